@@ -1,0 +1,61 @@
+# Everything lives in .venv in the checkout; a fresh machine needs only Python 3.11 or later and make.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Without a GPU a CPU build of torch must be asked for, or pip brings a CUDA build of several GB.
+CONSTRAINTS := -c .ci/constraints.txt $(shell nvidia-smi -L >/dev/null 2>&1 || echo -c .ci/constraints-cpu.txt)
+PINS := pyproject.toml .ci/constraints.txt .ci/constraints-cpu.txt
+
+.PHONY: help env demo test test-long lint format bench clean
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make env        .venv with every extra (a no-op when up to date)
+env: .venv/env.stamp
+
+## make demo       set up what the demo needs (no torch) and run it
+demo: .venv/base.stamp
+	$(BIN)/aesampler demo
+
+## make test       set up everything, run the tests
+test: env
+	$(BIN)/python -m pytest -m "not long"
+
+## make test-long  chaos, soak, cluster, browser and training tests
+test-long: env
+	$(BIN)/python -m pytest -m long
+
+## make lint       ruff, ruff format, mypy --strict
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+## make format     let ruff put right what it can
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+## make bench      speed and memory beside peers, as ratios
+bench: env
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv build dist *.egg-info
+
+# A virtual environment that lacks pip was interrupted in the making; it is made again.
+.venv/venv.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "aesampler needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1); make PYTHON=/path/to/python3.11"; exit 2; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@touch $@
+
+.venv/base.stamp: $(PINS) | .venv/venv.stamp
+	$(PIP) install --quiet $(CONSTRAINTS) --editable .
+	@touch $@
+
+.venv/env.stamp: $(PINS) | .venv/venv.stamp
+	$(PIP) install --quiet $(CONSTRAINTS) --editable '.[dev]'
+	@touch .venv/base.stamp $@

@@ -1,0 +1,431 @@
+"""The catalog: a source's records as one Parquet, made once and reopened at once.
+
+Rows ascend by `rng.order("catalog", group, id)`, then id: a random order that is the dataset's own, whatever the seed
+and however files are listed. So a shard is a contiguous range of rows, a limit takes the first ones, and the same
+dataset gives the same bytes. A row group holds 512 records: a worker reads the groups of its shard and no others.
+
+An entry of the cache ($AESAMPLER_CACHE, else ~/.cache/aesampler) is a folder, named by a hash of format, options, root
+and version:
+
+    catalogs/<hash>/catalog.parquet    the records; what goes with them (categories, ...) in the schema's metadata: a
+                                       worker needs no other file
+    catalogs/<hash>/catalog.json       written last, the done-mark: the fingerprint, and a stamp of all that was read
+
+It is fresh while the stamps hold: on local disks those of every file that was read (masks too) and of every folder that
+was listed; in an object store those of the files read whole, and a digest of the listings.
+
+118,287 pictures with 860,001 annotations (510 MB of JSON): see benchmarks/catalog.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import itertools
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from aesampler import rng
+from aesampler.errors import CorpusError, SourceError
+from aesampler.record import Category, Record
+from aesampler.sources.source import Item, Source, Survey
+from aesampler.storage import Folder
+from aesampler.vocabulary import Name, Vocabulary
+
+VERSION = 1
+"""Raised whenever the rows or their order change: entries of another version are made anew."""
+ROW_GROUP = 512
+"""Records of a row group; fewer where they are large."""
+GROUP_BYTES = 32 << 20
+PARQUET, HEAD = "catalog.parquet", "catalog.json"
+
+_indices = pa.list_(pa.int32())
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("frames", pa.list_(pa.string()), nullable=False),
+        pa.field("frame_bytes", pa.list_(pa.int64()), nullable=False),  # listed bytes of each frame; -1: not there
+        pa.field("annotated", pa.list_(pa.bool_()), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("masked", _indices, nullable=False),
+        pa.field("ignored", _indices, nullable=False),
+        pa.field("incomplete", _indices, nullable=False),
+        pa.field("absent", _indices, nullable=False),
+        pa.field("elsewhere", _indices, nullable=False),
+        pa.field("payload", pa.binary(), nullable=False),
+    ]
+)
+_PLAIN = ("id", "group", "height", "width", "payload")
+_TUPLES = ("frames", "annotated", "masked", "ignored", "incomplete", "absent", "elsewhere")
+
+Progress = Callable[[int, int], None]
+"""Called with (records done, records in all)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One row: a record, and the listed bytes of each of its frames, -1 where one is not there."""
+
+    record: Record
+    frame_bytes: tuple[int, ...]
+
+
+class _Meta(msgspec.Struct, forbid_unknown_fields=True):
+    """What the Parquet's schema carries."""
+
+    version: int
+    categories: list[tuple[str, str, list[str]]]
+    exhaustive: bool
+    skipped: dict[str, int]
+
+
+class _Head(msgspec.Struct, forbid_unknown_fields=True):
+    """catalog.json."""
+
+    version: int
+    fingerprint: dict[str, Any]
+    parquet_bytes: int
+    files: dict[str, str]
+    folders: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """An entry of the cache, or any folder with a `catalog.parquet`: cheap to hold, picklable, nothing stays open.
+
+    fingerprint: {"files": {path: sha256 of each file read whole}, "listing": sha256 of the sorted lines "path NUL
+    bytes" of frames and masks, "catalog": sha256 of the Parquet}; it holds nothing of the host, the place or the time.
+    Empty where the catalog was opened from its Parquet alone.
+    """
+
+    folder: Folder
+    categories: tuple[Category, ...]
+    exhaustive: bool
+    records: int
+    skipped: Mapping[str, int]
+    fingerprint: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        source: Source,
+        root: Folder,
+        *,
+        cache: Folder | None = None,
+        refresh: bool = False,
+        progress: Progress | None = None,
+    ) -> Catalog:
+        """The catalog of `source` at `root`: the cached one where nothing has changed, unless `refresh`, else a new
+        one.
+
+        Raises SourceError: what the survey refuses, an id twice, no category, no record.
+        """
+        entry = (default_cache() if cache is None else cache) / f"catalogs/{_key(source, root)}"
+        head = None if refresh else _fresh(entry, root)
+        if head is None:
+            head = _make(source, root, entry, progress)
+        return replace(cls.open(entry), fingerprint=head.fingerprint)
+
+    @classmethod
+    def open(cls, folder: Folder) -> Catalog:
+        """The catalog whose Parquet lies in `folder`. Raises CorpusError where it is none, or of a version that this
+        code does not know.
+        """
+        where = f"{folder.url}/{PARQUET}"
+        try:
+            with folder.open(PARQUET) as file:
+                parquet = pq.read_metadata(file)
+            meta = msgspec.json.decode(parquet.metadata[b"aesampler"], type=_Meta)
+        except (pa.ArrowInvalid, KeyError, TypeError, msgspec.DecodeError) as error:
+            raise CorpusError(f"not a catalog: {error}", where=where, do="remove it and run again") from error
+        if meta.version != VERSION:
+            raise CorpusError("a catalog of another version", where=where, got=meta.version, allowed=VERSION)
+        return cls(
+            folder=folder,
+            categories=tuple(
+                Category(name=name, origin=origin, aliases=tuple(aliases)) for name, origin, aliases in meta.categories
+            ),
+            exhaustive=meta.exhaustive,
+            records=parquet.num_rows,
+            skipped=meta.skipped,
+        )
+
+    def rows(self, first: int = 0, last: int | None = None) -> Iterator[Entry]:
+        """Rows [first, last), in order; only the row groups that they lie in are read, one at a time."""
+        end = self.records if last is None else last
+        if not 0 <= first <= end <= self.records:
+            raise IndexError(f"rows {first} to {end} of a catalog of {self.records}")
+        with self.folder.open(PARQUET) as file:
+            parquet = pq.ParquetFile(file)
+            begin = 0
+            for place in range(parquet.num_row_groups):
+                size = parquet.metadata.row_group(place).num_rows
+                low, high = max(first - begin, 0), min(end - begin, size)
+                if low < high:
+                    yield from _entries(parquet.read_row_group(place).slice(low, high - low))
+                begin += size
+
+    def columns(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The columns `names` of every row, in order, a batch at a time."""
+        with self.folder.open(PARQUET) as file:
+            yield from pq.ParquetFile(file).iter_batches(batch_size=16 * ROW_GROUP, columns=list(names))
+
+    def vocabulary(self) -> Vocabulary:
+        """The names, counted over every record: `Vocabulary.count` of the `masked` column, a batch at a time."""
+        width = len(self.categories)
+        by_size: dict[int, npt.NDArray[np.int64]] = {}
+        for batch in self.columns(["masked"]):
+            lists = batch["masked"]
+            sizes = np.diff(lists.offsets.to_numpy())
+            owners, names = np.repeat(sizes, sizes), lists.flatten().to_numpy()
+            for size in np.unique(owners).tolist():
+                found = np.bincount(names[owners == size], minlength=width)
+                by_size[size] = by_size.get(size, 0) + found
+        weights = np.zeros(width)
+        for size in sorted(by_size):
+            weights += by_size[size] / size
+        counts = sum(by_size.values(), np.zeros(width, dtype=np.int64))
+        return Vocabulary(
+            tuple(
+                Name(name=category.name, aliases=category.aliases, count=int(counts[i]), weight=float(weights[i]))
+                for i, category in enumerate(self.categories)
+            )
+        )
+
+
+def default_cache() -> Folder:
+    """Where catalogs are kept: $AESAMPLER_CACHE, else ~/.cache/aesampler."""
+    return Folder.at(os.environ.get("AESAMPLER_CACHE") or Path.home() / ".cache" / "aesampler")
+
+
+def _key(source: Source, root: Folder) -> str:
+    identity = {
+        "aesampler": importlib.metadata.version("aesampler"),
+        "version": VERSION,
+        "format": source.format,
+        "options": source.model_dump(mode="json"),
+        "root": root.url,
+    }
+    return hashlib.sha256(msgspec.json.encode(identity, order="sorted")).hexdigest()[:32]
+
+
+def _fresh(entry: Folder, root: Folder) -> _Head | None:
+    """The head of a finished entry whose inputs have not changed since."""
+    try:
+        head = msgspec.json.decode(entry.read(HEAD), type=_Head)
+        whole = head.version == VERSION and entry.size(PARQUET) == head.parquet_bytes
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+    if not whole or any(root.stat_token(path) != stamp for path, stamp in head.files.items()):
+        return None
+    return head if all(_folder_stamp(root, path) == stamp for path, stamp in head.folders.items()) else None
+
+
+def _make(source: Source, root: Folder, entry: Folder, progress: Progress | None) -> _Head:
+    survey = source.survey(root)
+    _check(survey, source, root)
+    folders = {path: _folder_stamp(root, path) for path in _folders(survey, root)}
+    files = {path: root.stat_token(path) for path in survey.files}
+    pictures: set[str] = set()
+    with ThreadPoolExecutor(_threads(), thread_name_prefix="catalog") as pool:
+        hashes = {path: pool.submit(_sha256, root, path) for path in survey.files}
+        entry.commit(PARQUET, lambda sink: _write(pool, survey, sink, pictures, progress))
+        fingerprint = {
+            "files": {path: hashes[path].result() for path in sorted(hashes)},
+            "listing": _listing_sha256(survey.listing),
+            "catalog": _sha256(entry, PARQUET),
+        }
+    if any(root.stat_token(path) != stamp for path, stamp in files.items()):
+        raise SourceError(
+            "a file of the dataset changed while it was read", where=root.url, do="run again when it is at rest"
+        )
+    if root.is_local:
+        # Masks are read for the records, so they are watched one by one; pictures are not, so their folders say enough.
+        files |= {path: root.stat_token(path) for path in survey.listing if path not in pictures}
+    head = _Head(
+        version=VERSION, fingerprint=fingerprint, parquet_bytes=entry.size(PARQUET), files=files, folders=folders
+    )
+    entry.commit_bytes(HEAD, msgspec.json.encode(head))
+    return head
+
+
+def _check(survey: Survey, source: Source, root: Folder) -> None:
+    if not survey.categories:
+        raise SourceError(
+            "the vocabulary is empty", where=f"{source.format} at {root.url}", do="a source needs category names"
+        )
+    if not survey.items:
+        raise SourceError(
+            "no record", where=f"{source.format} at {root.url}", do="see `aesampler sources` for the layout"
+        )
+    names = Counter(category.name for category in survey.categories)
+    ids = Counter(item.id for item in survey.items)
+    for kind, found in (("category names", names), ("record ids", ids)):
+        if found.total() > len(found):
+            twice = found.most_common(1)[0][0]
+            raise SourceError(
+                f"two {kind} are alike",
+                where=f"{source.format} at {root.url}",
+                got=repr(twice),
+                do="each must occur once",
+            )
+
+
+def _order(items: Sequence[Item]) -> list[int]:
+    """The places of `items` in the order of rows."""
+    keyed = [(rng.order("catalog", item.group, item.id), item.id, place) for place, item in enumerate(items)]
+    return [place for _, _, place in sorted(keyed)]
+
+
+def _maker(survey: Survey) -> Callable[[Sequence[int]], dict[str, pa.Array]]:
+    """Places -> their records as columns. Names that are present in a record are `elsewhere` in the others of its
+    group, unless known absent there.
+    """
+    shared = _shared(survey.items, survey.record)
+
+    def joined(place: int) -> Record:
+        found = survey.record(place)
+        if found.group not in shared:
+            return found
+        known = {*found.masked, *found.ignored, *found.incomplete, *found.absent}
+        return replace(found, elsewhere=tuple(sorted((shared[found.group] | {*found.elsewhere}) - known)))
+
+    def columns(places: Sequence[int]) -> dict[str, pa.Array]:
+        made = (
+            dict(survey.batch(places))
+            if survey.batch is not None and not shared
+            else _columns([joined(place) for place in places])
+        )
+        frames = made["frames"]
+        sizes = [survey.listing.get(frame, -1) for frame in frames.flatten().to_pylist()]
+        made["frame_bytes"] = pa.ListArray.from_arrays(frames.offsets, pa.array(sizes, pa.int64()))
+        return made
+
+    return columns
+
+
+def _columns(records: Sequence[Record]) -> dict[str, pa.Array]:
+    columns = {name: pa.array(list(map(attrgetter(name), records)), SCHEMA.field(name).type) for name in _PLAIN}
+    for name in _TUPLES:
+        lists = list(map(attrgetter(name), records))
+        begins = np.cumsum([0, *map(len, lists)], dtype=np.int32)
+        values = pa.array(list(itertools.chain.from_iterable(lists)), SCHEMA.field(name).type.value_type)
+        columns[name] = pa.ListArray.from_arrays(begins, values)
+    return columns
+
+
+def _shared(items: Sequence[Item], record: Callable[[int], Record]) -> dict[str, set[int]]:
+    """Group -> every name that is present in it, for the groups of several records."""
+    several = {group for group, count in Counter(item.group for item in items).items() if count > 1}
+    shared: dict[str, set[int]] = {group: set() for group in several}
+    for place, item in enumerate(items) if several else ():
+        if item.group in several:
+            found = record(place)
+            shared[item.group].update(found.masked, found.ignored, found.incomplete, found.elsewhere)
+    return shared
+
+
+def _ahead(pool: ThreadPoolExecutor, survey: Survey, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The rows in order, made by the pool a few steps ahead: a source that reads a file a record reads many at once."""
+    order, make = _order(survey.items), _maker(survey)
+    # Steps divide a row group; with few records they are short, so that all threads have some.
+    step = ROW_GROUP if survey.batch is not None else min(1 << (len(order) // 64).bit_length(), 64)
+
+    def rows(first: int) -> pa.RecordBatch:
+        columns = make(order[first : first + step])
+        return pa.record_batch([columns[field.name].cast(field.type) for field in schema], schema=schema)
+
+    waiting: deque[Future[pa.RecordBatch]] = deque()
+    for first in range(0, len(order), step):
+        waiting.append(pool.submit(rows, first))
+        if len(waiting) > _threads() + 1:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _write(
+    pool: ThreadPoolExecutor, survey: Survey, sink: BinaryIO, pictures: set[str], progress: Progress | None
+) -> None:
+    """The Parquet, a row group at a time; the paths of all frames are added to `pictures`."""
+    meta = _Meta(
+        version=VERSION,
+        categories=[(category.name, category.origin, list(category.aliases)) for category in survey.categories],
+        exhaustive=survey.exhaustive,
+        skipped=dict(sorted(survey.skipped.items())),
+    )
+    schema = SCHEMA.with_metadata({"aesampler": msgspec.json.encode(meta)})
+    done, total = 0, len(survey.items)
+    group: list[pa.RecordBatch] = []
+    size = 0
+    with pq.ParquetWriter(
+        sink, schema, compression="zstd", compression_level=1, use_dictionary=False, write_statistics=False
+    ) as writer:
+        for batch in _ahead(pool, survey, schema):
+            pictures.update(batch["frames"].flatten().to_pylist())
+            group.append(batch)
+            done += batch.num_rows
+            size += batch.nbytes
+            if sum(part.num_rows for part in group) >= ROW_GROUP or size >= GROUP_BYTES or done == total:
+                writer.write_table(pa.Table.from_batches(group).combine_chunks(), row_group_size=ROW_GROUP)
+                group.clear()
+                size = 0
+                if progress is not None:
+                    progress(done, total)
+
+
+def _entries(table: pa.Table) -> Iterator[Entry]:
+    columns = {name: table[name].to_pylist() for name in table.column_names}
+    for row in range(table.num_rows):
+        fields: dict[str, Any] = {name: columns[name][row] for name in _PLAIN}
+        fields |= {name: tuple(columns[name][row]) for name in _TUPLES}
+        yield Entry(record=Record(**fields), frame_bytes=tuple(columns["frame_bytes"][row]))
+
+
+def _threads() -> int:
+    return min(os.cpu_count() or 1, 8)
+
+
+def _folders(survey: Survey, root: Folder) -> Iterable[str]:
+    """The folders to watch. A local one says only what lies directly in it, so all below it that hold listed files are
+    watched too.
+    """
+    if not root.is_local:
+        return sorted(set(survey.folders))
+    watched = set(survey.folders)
+    for folder in {path.rpartition("/")[0] for path in survey.listing}:
+        step = folder
+        while step not in watched and any(not top or step.startswith(top + "/") for top in survey.folders):
+            watched.add(step)
+            step = step.rpartition("/")[0]
+    return sorted(watched)
+
+
+def _folder_stamp(root: Folder, path: str) -> str:
+    return root.stat_token(path) if root.is_local else _listing_sha256(root.list(path))
+
+
+def _listing_sha256(listing: Mapping[str, int]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(listing):
+        digest.update(f"{path}\0{listing[path]}\n".encode())
+    return digest.hexdigest()
+
+
+def _sha256(folder: Folder, path: str) -> str:
+    with folder.open(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]

@@ -1,0 +1,415 @@
+"""The command line: `aesampler COMMAND --help`. It parses, calls one function of the package, and prints; nothing is
+decided here.
+
+Exit codes: 0 done, 1 the thing checked is bad, 2 the user's input is wrong, 3 the run failed (above its tolerance,
+storage, workers). Errors are one line on stderr; a traceback only with --debug. What programs read goes to stdout with
+--json.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from aesampler import sources
+from aesampler.build import build_corpus
+from aesampler.corpus import Corpus
+from aesampler.errors import AesamplerError, RecipeError, StorageError
+from aesampler.executors import Executor
+from aesampler.plan import Plan, plan_corpus
+from aesampler.progress import Reporter
+from aesampler.recipe import Recipe, expand, starter
+from aesampler.storage import Folder
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; its exit code."""
+    debug = "--debug" in arguments
+    try:
+        code = cli.main(args=arguments, prog_name="aesampler", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped; what is finished is kept", err=True)
+        return 130
+    except AesamplerError as error:
+        if debug:
+            raise
+        click.echo(f"aesampler: {error}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output (head, say) has gone: there is no one to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if debug:
+            raise
+        click.echo(f"aesampler: {StorageError.of(error)}", err=True)
+        return StorageError.exit_code
+
+
+def _with(*options: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that several commands share, in order."""
+    return lambda command: functools.reduce(lambda made, option: option(made), reversed(options), command)
+
+
+config_option = click.option(
+    "--config", "config", required=True, type=click.Path(dir_okay=False), help="The recipe, a YAML file."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, for programs.")
+debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="aesampler", prog_name="aesampler")
+def cli() -> None:
+    """Turn segmentation datasets into pseudo-anomaly corpora for video anomaly detection."""
+
+
+# -- making ------------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@_with(config_option, json_option, debug_option)
+@click.option("--out", help="Where the corpus goes: a folder or s3://...; overrides the recipe's `out`.")
+@click.option(
+    "--executor",
+    type=click.Choice(["ray", "inline"]),
+    default="ray",
+    show_default=True,
+    help="Ray workers, or this process alone.",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Ray: shards in flight at once; default: one a CPU.")
+@click.option(
+    "--address", help="Ray: the cluster to join, `auto` for the one this machine is in; default: Ray is started here."
+)
+@click.option("--fresh", is_flag=True, help="Start over: remove what an earlier build left in OUT.")
+@click.option("--retry-failed", is_flag=True, help="Make again the shards that hold failed records, and only those.")
+def build(
+    config: str,
+    out: str | None,
+    executor: str,
+    workers: int | None,
+    address: str | None,
+    fresh: bool,
+    retry_failed: bool,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Build the corpus of a recipe, or finish the build that was begun in OUT."""
+    recipe = Recipe.load(config)
+    target = _target(recipe, out, config)
+    with Reporter() as progress:
+        plan = plan_corpus(recipe, progress=progress, refresh=fresh)
+        _warn(plan)
+        outcome = build_corpus(
+            plan,
+            target,
+            _executor(executor, workers, address),
+            fresh=fresh,
+            retry_failed=retry_failed,
+            progress=progress,
+        )
+    if as_json:
+        _print_json(
+            {
+                "corpus": target.url,
+                "built_shards": outcome.built,
+                "kept_shards": outcome.kept,
+                "totals": outcome.head.totals_json(),
+            }
+        )
+        return
+    totals = outcome.head.totals
+    click.echo(
+        f"{target.url}: {totals.samples:,} samples ({totals.anomalous:,} anomalous), "
+        f"{outcome.built} shards made, {outcome.kept} kept"
+        f"{_lost(outcome.head.failures, 'failed')}{_lost(outcome.head.skipped, 'skipped')}"
+    )
+    click.echo(f"look at it: aesampler show {target.url} --grid 16 --out look.png")
+
+
+def _target(recipe: Recipe, out: str | None, config: str) -> Folder:
+    if out is not None:
+        return Folder.at(expand(out))
+    if recipe.out is None:
+        raise RecipeError(
+            "neither the recipe's `out` nor --out says where the corpus goes", where=config, do="add --out FOLDER"
+        )
+    return recipe.folder(recipe.out)
+
+
+def _executor(name: str, workers: int | None, address: str | None) -> Executor:
+    if name == "inline":
+        if workers not in (None, 1) or address is not None:
+            raise click.UsageError("--workers and --address belong to --executor ray")
+        from aesampler.executors.inline import Inline
+
+        return Inline()
+    from aesampler.executors.cluster import Cluster  # ray is imported for those who ask for it only
+
+    return Cluster(workers=workers, address=address)
+
+
+def _warn(plan: Plan) -> None:
+    for source in plan.sources:
+        if source.missing:
+            click.echo(
+                f"{source.source}/{source.split}: {source.missing:,} of {source.samples:,} samples lack a picture",
+                err=True,
+            )
+
+
+def _lost(reasons: Any, verb: str) -> str:
+    return "".join(f"; {verb}: {count:,} x {reason}" for reason, count in sorted(reasons.items()))
+
+
+@cli.command()
+@_with(config_option, json_option, debug_option)
+def plan(config: str, as_json: bool, debug: bool) -> None:
+    """What a build would do: counts, bytes, shards, list lengths. Writes nothing but the catalog's cache."""
+    with Reporter(quiet=as_json) as progress:
+        planned = plan_corpus(Recipe.load(config), progress=progress)
+    if as_json:
+        _print_json(
+            {
+                "name": planned.recipe.name,
+                "samples": planned.samples,
+                "bytes": planned.bytes,
+                "shards": len(planned.tasks),
+                "sources": [dataclasses.asdict(source) for source in planned.sources],
+            }
+        )
+        return
+    table = Table(
+        title=f"{planned.recipe.name}: {planned.samples:,} samples in {len(planned.tasks):,} shards, "
+        f"{planned.bytes / 1e9:,.2f} GB of pictures"
+    )
+    for column in (
+        "source",
+        "split",
+        "kind",
+        "records",
+        "samples",
+        "frames",
+        "GB",
+        "shards",
+        "names",
+        "list",
+        "pictures",
+        "missing",
+    ):
+        table.add_column(column, justify="left" if column in ("source", "split", "kind", "pictures") else "right")
+    for s in planned.sources:
+        pictures = f"{s.encoding}, {'encoded anew' if s.transcoded else 'untouched'}"
+        lengths = f"{s.lengths[0]}-{s.lengths[1]}"
+        cells = (s.records, s.samples, s.frames)
+        table.add_row(
+            s.source,
+            s.split,
+            s.kind,
+            *(f"{n:,}" for n in cells),
+            f"{s.bytes / 1e9:,.2f}",
+            str(s.shards),
+            str(s.names),
+            lengths,
+            pictures,
+            str(s.missing or ""),
+        )
+    _print(table)
+    _warn(planned)
+
+
+# -- looking -----------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("corpus")
+@_with(json_option, debug_option)
+@click.option(
+    "--deep",
+    is_flag=True,
+    help="Decode every picture, and derive every label again from the stored segments and the recipe.",
+)
+def verify(corpus: str, deep: bool, as_json: bool, debug: bool) -> int:
+    """Check a corpus: files, hashes, offsets, members, keys, labels. Exit code 1 where something is wrong."""
+    from aesampler.verify import verify as check
+
+    with Reporter(quiet=as_json) as progress:
+        verdict = check(Corpus.open(expand(corpus)), deep=deep, progress=progress)
+    if as_json:
+        _print_json(verdict.to_json())
+    else:
+        for problem in verdict.problems:
+            click.echo(str(problem))
+        click.echo(verdict.line)
+    return 1 if verdict.problems else 0
+
+
+@cli.command()
+@click.argument("corpus")
+@_with(json_option, debug_option)
+@click.option("--key", help="One sample, by its key; with --out as an overlay picture.")
+@click.option("--grid", type=click.IntRange(1, 400), help="A contact sheet of so many samples.")
+@click.option("--out", type=click.Path(dir_okay=False), help="The PNG to write; default: KEY.png or grid.png.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Which samples the grid takes.")
+def show(
+    corpus: str, key: str | None, grid: int | None, out: str | None, seed: int, as_json: bool, debug: bool
+) -> None:
+    """Look at a corpus: a summary, one sample with its masks and names, or a contact sheet."""
+    from aesampler import show as pictures
+
+    opened = Corpus.open(expand(corpus))
+    if key is not None and grid is not None:
+        raise click.UsageError("--key shows one sample, --grid many: give one of them")
+    if key is None and grid is None:
+        summary = pictures.summary(opened)
+        if as_json:
+            _print_json(summary.to_json())
+        else:
+            _print(summary)
+        return
+    if key is not None:
+        sample = opened[key]
+        picture, name = pictures.overlay(sample), f"{key}.png"
+        told: dict[str, Any] = pictures.describe(sample)
+    else:
+        assert grid is not None
+        picture, name = pictures.contact_sheet(opened, grid, seed), "grid.png"
+        told = {"corpus": opened.folder.url, "samples": min(grid, len(opened))}
+    target = Path(out or name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(target, format="PNG")
+    if as_json:
+        _print_json(told | {"picture": str(target)})
+    else:
+        click.echo(f"{target}: {picture.width} x {picture.height}")
+
+
+# -- datasets ----------------------------------------------------------------------------------------------------------
+
+
+@cli.command(name="sources")
+@click.argument("format", required=False)
+@click.option(
+    "--check", "root", help="Look at a dataset of this format at ROOT and say what is there, or what is missing."
+)
+@click.option(
+    "--subset",
+    type=click.Choice(["train", "validation", "test"]),
+    default="train",
+    show_default=True,
+    help="With --check: the official part.",
+)
+@_with(json_option, debug_option)
+def sources_(format: str | None, root: str | None, subset: str, as_json: bool, debug: bool) -> None:
+    """The dataset formats that can be read; with FORMAT its layout and options."""
+    if format is None:
+        if root is not None:
+            raise click.UsageError("--check needs a FORMAT")
+        found = {name: sources.load(name) for name in sources.names()}
+        if as_json:
+            _print_json({name: {"kind": reader.kind, "summary": reader.summary} for name, reader in found.items()})
+            return
+        table = Table("format", "kind", "what it reads")
+        for name, reader in found.items():
+            table.add_row(name, reader.kind, reader.summary)
+        _print(table)
+        return
+    reader = sources.load(format)
+    if root is not None:
+        survey = reader.model_validate({"subset": subset}).survey(Folder.at(expand(root)))
+        missing = sum(
+            path not in survey.listing for place in range(len(survey.items)) for path in survey.record(place).frames
+        )
+        told = {
+            "format": format,
+            "records": len(survey.items),
+            "names": len(survey.categories),
+            "missing_pictures": missing,
+            "skipped": dict(survey.skipped),
+        }
+        if as_json:
+            _print_json(told)
+        else:
+            click.echo(
+                f"{format}: {len(survey.items):,} records, {len(survey.categories):,} names, "
+                f"{missing:,} pictures not on disk{_lost(survey.skipped, 'left out')}"
+            )
+        return
+    options = {name: field.description or "" for name, field in reader.model_fields.items()}
+    if as_json:
+        _print_json(
+            {
+                "format": format,
+                "kind": reader.kind,
+                "summary": reader.summary,
+                "layout": reader.layout,
+                "options": options,
+            }
+        )
+        return
+    click.echo(
+        f"{format}: {reader.summary}\n\nlayout at ROOT:\n{reader.layout.rstrip()}\n\n"
+        "options, beside name, format, root, split, weight, limit, exposure:"
+    )
+    for name, text in options.items():
+        click.echo(f"  {name}: {text}")
+
+
+@cli.command()
+@click.argument("format")
+@click.option("--out", type=click.Path(dir_okay=False), help="The recipe to write; default: FORMAT.yaml.")
+@debug_option
+def init(format: str, out: str | None, debug: bool) -> None:
+    """Write a recipe for a dataset format, to be changed by hand."""
+    text = starter(format)
+    target = Path(out or f"{format}.yaml")
+    with contextlib.suppress(FileNotFoundError):
+        if target.stat():
+            raise RecipeError("the file is there already", where=str(target), do="give --out another name")
+    target.write_text(text, encoding="utf-8")
+    click.echo(f"{target}: set its root, then: aesampler plan --config {target}")
+
+
+@cli.command()
+@click.option("--out", default="aesampler-demo", show_default=True, help="The folder to make.")
+@debug_option
+def demo(out: str, debug: bool) -> None:
+    """Draw a small world, write it as COCO and YouTube-VOS, build a corpus from it, and show it: under a minute."""
+    from aesampler.demo.tour import tour
+
+    with Reporter() as progress:
+        for line in tour(Path(out), progress):
+            click.echo(line)
+
+
+def _print(shown: Any) -> None:
+    """Print a rich table or text on stdout, at the terminal's width, or wide where there is none."""
+    console = Console() if sys.stdout.isatty() else Console(width=160, no_color=True)
+    console.print(shown if not isinstance(shown, str) else Text(shown))
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

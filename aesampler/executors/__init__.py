@@ -1,0 +1,29 @@
+"""Where shards are made: `inline` in this process, `cluster` on Ray. An executor only maps `worker.build_shard` over
+tasks; what a shard holds is not its affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from aesampler.manifest import ShardReport
+from aesampler.plan import ShardTask
+from aesampler.worker import Job
+
+
+class Executor(AbstractContextManager["Executor"], Protocol):
+    """Maps tasks to reports, in any order; used in a `with` block, which starts and stops what it needs."""
+
+    remote: bool
+    """Whether workers may run on other machines, so that all they read has to lie under a root or OUT."""
+
+    def prepare(self, job: Job) -> None:
+        """Check, before anything is rendered, that every worker sees every root and OUT. Raises StorageError naming the
+        node and the path.
+        """
+
+    def map(self, job: Job, tasks: Sequence[ShardTask]) -> Iterator[ShardReport]:
+        """The report of each task, as it comes. What may pass is tried again, what lasts is raised."""
+        ...

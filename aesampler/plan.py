@@ -1,0 +1,361 @@
+"""The plan: which record lies in which shard, fixed before anything is rendered.
+
+A shard is a contiguous range of catalog rows. Rows lie in keyed-hash order, `limit` takes the first ones (so limits
+nest), groups are dealt to splits by their hash: membership and order depend on the recipe and the inputs alone, not on
+workers and not on failures.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow.compute as pc
+
+from aesampler import rng
+from aesampler.catalog import Catalog
+from aesampler.errors import RecipeError, SourceError
+from aesampler.exposure import SimilaritySettings, list_lengths
+from aesampler.manifest import FORMAT_VERSION
+from aesampler.recipe import SUBSETS, ClipSettings, Recipe, SourceEntry
+from aesampler.sources.source import Kind, Subset
+from aesampler.vocabulary import Vocabulary
+
+PASSED_THROUGH = {"jpg": "jpg", "jpeg": "jpg", "png": "png"}
+"""File endings whose bytes enter shards untouched, and the member's ending; anything else becomes JPEG."""
+
+
+class Progress(Protocol):
+    """Told how far work is."""
+
+    def __call__(self, what: str, done: int, total: int, size: int = 0) -> None:
+        """`done` of `total` of `what` is done, `size` bytes so far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardTask:
+    """One shard of the plan: rows [first, last) of the catalog of recipe.sources[entry], those dealt to `split`, as
+    shard `index`.
+    """
+
+    entry: int
+    split: Subset
+    index: int
+    first: int
+    last: int
+    samples: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedSource:
+    """What one entry gives to one split. bytes: listed bytes of its pictures. missing: samples with a picture that is
+    not on disk. lengths: of the lists.
+    """
+
+    source: str
+    format: str
+    split: Subset
+    kind: Kind
+    encoding: str
+    transcoded: bool
+    records: int
+    samples: int
+    frames: int
+    bytes: int
+    missing: int
+    shards: int
+    names: int
+    lengths: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that a build will do, before any of it is done; memory grows with the number of shards."""
+
+    recipe: Recipe
+    catalogs: tuple[Catalog, ...]
+    vocabularies: Mapping[str, Vocabulary]
+    sources: tuple[PlannedSource, ...]
+    tasks: tuple[ShardTask, ...]
+    encodings: tuple[str, ...]
+    transcoded: tuple[bool, ...]
+
+    @property
+    def samples(self) -> int:
+        """Planned samples."""
+        return sum(source.samples for source in self.sources)
+
+    @property
+    def bytes(self) -> int:
+        """Listed bytes of the planned pictures."""
+        return sum(source.bytes for source in self.sources)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two builds the same: the recipe (but its tolerance), the inputs and the tools; JSON-able."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "recipe": {key: value for key, value in self.recipe.document().items() if key != "tolerance"},
+            "inputs": self.inputs(),
+            "tools": tools(),
+        }
+
+    def inputs(self) -> dict[str, Any]:
+        """Fingerprints of each entry's inputs, by `name/split`: its catalog's, and the sha256 of its vocabulary."""
+        return {
+            entry.label: {**catalog.fingerprint, "vocabulary": self.vocabularies[entry.name].sha256()}
+            for entry, catalog in zip(self.recipe.sources, self.catalogs, strict=True)
+        }
+
+
+def tools() -> dict[str, str]:
+    """Versions of all that the bytes of a corpus depend on."""
+    names = ("aesampler", "msgspec", "numpy", "pillow", "pyarrow", "pycocotools")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def plan_corpus(recipe: Recipe, *, progress: Progress | None = None, refresh: bool = False) -> Plan:
+    """Read (or reopen) the catalogs, deal records to splits and shards, and check what can be checked before anything
+    is written.
+
+    Raises RecipeError and SourceError: an empty vocabulary, a source in which nothing can be drawn, one group in two
+    splits.
+    """
+    catalogs = [_catalog(recipe, entry, progress, refresh) for entry in recipe.sources]
+    vocabularies = _vocabularies(recipe, catalogs)
+    sources: list[PlannedSource] = []
+    tasks: list[ShardTask] = []
+    encodings: list[tuple[str, bool]] = []
+    for place, (entry, catalog) in enumerate(zip(recipe.sources, catalogs, strict=True)):
+        vocabulary = vocabularies[entry.name]
+        encodings.append(_encoding(recipe, catalog))
+        lengths = _lengths(recipe, entry, catalog, vocabulary)
+        for dealer in _dealt(recipe, place, catalog):
+            tasks += dealer.tasks
+            sources.append(dealer.summary(*encodings[-1], names=len(vocabulary.names), lengths=lengths))
+    _refuse_shared_groups(recipe, catalogs)
+    return Plan(
+        recipe=recipe,
+        catalogs=tuple(catalogs),
+        vocabularies=vocabularies,
+        sources=tuple(sources),
+        tasks=tuple(tasks),
+        encodings=tuple(encoding for encoding, _ in encodings),
+        transcoded=tuple(transcoded for _, transcoded in encodings),
+    )
+
+
+def _catalog(recipe: Recipe, entry: SourceEntry, progress: Progress | None, refresh: bool) -> Catalog:
+    root = recipe.folder(entry.root)
+    if root.is_local and not root.exists():
+        raise SourceError("no such folder", where=f"{entry.label}: {root.url}", do="set root to where the dataset lies")
+
+    def told(done: int, total: int) -> None:
+        if progress is not None:
+            progress(f"catalog {entry.label}", done, total)
+
+    return Catalog.of(entry.reader, root, refresh=refresh, progress=told)
+
+
+def _rows(catalog: Catalog, limit: int | None) -> Iterator[tuple[str, list[int]]]:
+    """(group, listed bytes of each frame) of the records that `limit` leaves: the first ones, since rows lie in hash
+    order.
+    """
+    pairs = (
+        pair
+        for batch in catalog.columns(["group", "frame_bytes"])
+        for pair in zip(batch["group"].to_pylist(), batch["frame_bytes"].to_pylist(), strict=True)
+    )
+    return itertools.islice(pairs, limit)
+
+
+def split_of(entry: SourceEntry, group: str) -> Subset:
+    """The split that `group` is dealt to: by its hash alone, so that two sources that share a picture deal it alike."""
+    shares = entry.shares
+    place, edge = rng.share("split", group), 0.0
+    for split, part in shares.items():
+        edge += part
+        if place < edge:
+            return split
+    return next(reversed(shares))
+
+
+def _dealt(recipe: Recipe, place: int, catalog: Catalog) -> list[_Dealer]:
+    """The records of recipe.sources[place], dealt to its splits and cut into shards."""
+    entry = recipe.sources[place]
+    dealers = {split: _Dealer(recipe, place, split) for split in entry.shares}
+    for row, (group, frame_bytes) in enumerate(_rows(catalog, entry.limit)):
+        dealers[split_of(entry, group)].add(row, frame_bytes)
+    for dealer in dealers.values():
+        dealer.close()
+    return list(dealers.values())
+
+
+class _Dealer:
+    """Cuts the records of one entry and split into shards, in row order."""
+
+    def __init__(self, recipe: Recipe, place: int, split: Subset) -> None:
+        self.recipe, self.place, self.split = recipe, place, split
+        self.entry = recipe.sources[place]
+        self.kind = self.entry.reader.kind
+        self.tasks: list[ShardTask] = []
+        self.records = self.samples = self.frames = self.missing = 0
+        self._first = self._last = self._samples = self._bytes = 0
+
+    def add(self, row: int, frame_bytes: list[int]) -> None:
+        """Take one record; a video's clips stay in one shard."""
+        clips = self.recipe.clips if self.kind == "clip" else ClipSettings(frames=1)
+        starts = clips.starts(len(frame_bytes))
+        taken = [[frame_bytes[place] for place in clips.places(start, len(frame_bytes))] for start in starts]
+        size = sum(max(value, 0) for clip in taken for value in clip)
+        limits = self.recipe.shards
+        full = self._samples + len(starts) > limits.max_samples or self._bytes + size > limits.max_bytes
+        if self._samples and full:
+            self.close()
+        if not self._samples:
+            self._first = row
+        self._last, self._samples, self._bytes = row + 1, self._samples + len(starts), self._bytes + size
+        self.records += 1
+        self.samples += len(starts)
+        self.frames += len(starts) * clips.frames
+        self.missing += sum(min(clip) < 0 for clip in taken)
+
+    def close(self) -> None:
+        """End the shard at hand, if it holds anything."""
+        if self._samples:
+            self.tasks.append(
+                ShardTask(
+                    entry=self.place,
+                    split=self.split,
+                    index=len(self.tasks),
+                    first=self._first,
+                    last=self._last,
+                    samples=self._samples,
+                    bytes=self._bytes,
+                )
+            )
+        self._samples = self._bytes = 0
+
+    def summary(self, encoding: str, transcoded: bool, *, names: int, lengths: tuple[int, int]) -> PlannedSource:
+        """What came of it."""
+        return PlannedSource(
+            source=self.entry.name,
+            format=self.entry.format,
+            split=self.split,
+            kind=self.kind,
+            encoding=encoding,
+            transcoded=transcoded,
+            records=self.records,
+            samples=self.samples,
+            frames=self.frames,
+            bytes=sum(task.bytes for task in self.tasks),
+            missing=self.missing,
+            shards=len(self.tasks),
+            names=names,
+            lengths=lengths,
+        )
+
+
+def _vocabularies(recipe: Recipe, catalogs: Sequence[Catalog]) -> dict[str, Vocabulary]:
+    """One vocabulary a source name, counted over all its entries, with the names that similarity bans."""
+    found: dict[str, Vocabulary] = {}
+    for entry, catalog in zip(recipe.sources, catalogs, strict=True):
+        own = catalog.vocabulary()
+        if not own.names:
+            raise SourceError(
+                "the vocabulary is empty",
+                where=entry.label,
+                do="a source needs category names, see `aesampler sources`",
+            )
+        found[entry.name] = own if entry.name not in found else found[entry.name].merged(own)
+    banned: dict[str, SimilaritySettings] = {}
+    for entry in recipe.sources:
+        similarity = recipe.settings(entry).similarity
+        if similarity is None:
+            continue
+        if banned.setdefault(entry.name, similarity) != similarity:
+            raise RecipeError("two entries of one source differ in similarity", where=entry.label, do="give them one")
+    for name, similarity in banned.items():
+        from aesampler.similarity import near  # torch is imported for those who ask for it only
+
+        weights = similarity.model_copy(update={"pretrained": recipe.file(similarity.pretrained)})
+        found[name] = found[name].with_near(near([entry.name for entry in found[name].names], weights))
+    return found
+
+
+def _encoding(recipe: Recipe, catalog: Catalog) -> tuple[str, bool]:
+    """The ending of the source's pictures in shards, and whether they are encoded anew."""
+    endings: set[str] = set()
+    for batch in catalog.columns(["frames"]):
+        tails = pc.unique(pc.utf8_lower(pc.utf8_slice_codeunits(pc.list_flatten(batch["frames"]), -6)))
+        endings |= {tail.rpartition(".")[2] for tail in tails.to_pylist()}
+    kept = {PASSED_THROUGH.get(ending, ending) for ending in endings}
+    if len(kept) == 1 and kept <= set(PASSED_THROUGH.values()) and recipe.images.max_side is None:
+        return kept.pop(), False
+    return "jpg", bool(endings)
+
+
+def _lengths(recipe: Recipe, entry: SourceEntry, catalog: Catalog, vocabulary: Vocabulary) -> tuple[int, int]:
+    """The shortest and longest list that a record of the source can get. Raises SourceError where no record has an
+    irrelevant name.
+    """
+    settings = recipe.settings(entry)
+    drawable = {place for place, weight in enumerate(vocabulary.weights(settings.irrelevant_from)) if weight > 0}
+    columns = ("masked", "ignored", "incomplete", "elsewhere", "absent")
+    cases: set[tuple[int, int]] = set()
+    own = [vocabulary.index[category.name] for category in catalog.categories]
+    for batch in catalog.columns(columns):
+        for masked, ignored, incomplete, elsewhere, absent in zip(
+            *(batch[name].to_pylist() for name in columns), strict=True
+        ):
+            seen = {own[place] for place in (*masked, *ignored, *incomplete, *elsewhere)}
+            pool = len(drawable) - len(seen & drawable)
+            if settings.absence != "unlisted" and not catalog.exhaustive:
+                known = len((drawable & {own[place] for place in absent}) - seen)
+                pool = known if known or settings.absence == "strict" else pool
+            cases.add((len(masked), pool))
+    reached = [list_lengths(masked, pool, settings) for masked, pool in cases if pool]
+    if not reached:
+        raise SourceError(
+            "no record has an irrelevant name to draw",
+            where=entry.label,
+            got=f"{len(vocabulary.names)} names, from {settings.irrelevant_from}, absence {settings.absence}",
+            do="set absence: known, or irrelevant_from: categories, or take a source with more names",
+        )
+    return min(low for low, _ in reached), max(high for _, high in reached)
+
+
+def _refuse_shared_groups(recipe: Recipe, catalogs: Sequence[Catalog]) -> None:
+    """Raise RecipeError where one picture or video would lie in two splits and the recipe does not allow it."""
+    hashes: dict[Subset, list[int]] = {split: [] for split in SUBSETS}
+    if len({split for entry in recipe.sources for split in entry.shares}) < 2:
+        return
+    for entry, catalog in zip(recipe.sources, catalogs, strict=True):
+        for group, _ in _rows(catalog, entry.limit):
+            if not _allowed(recipe, group):
+                hashes[split_of(entry, group)].append(rng.order("group", group))
+    sets = {split: np.unique(np.array(values, dtype=np.int64)) for split, values in hashes.items()}
+    for one, other in itertools.combinations(SUBSETS, 2):
+        both = set(np.intersect1d(sets[one], sets[other]).tolist())
+        if both:
+            where = [
+                (entry.label, group)
+                for entry, catalog in zip(recipe.sources, catalogs, strict=True)
+                for group, _ in _rows(catalog, entry.limit)
+                if rng.order("group", group) in both
+            ]
+            raise RecipeError(
+                f"{len(both)} pictures or videos lie in both {one} and {other}, the first {where[0][1]}",
+                where=" and ".join(sorted({label for label, _ in where})),
+                do="deal both sources by the same shares, or name the groups in allow_shared_groups",
+            )
+
+
+def _allowed(recipe: Recipe, group: str) -> bool:
+    return any(
+        group == name or (name.endswith("*") and group.startswith(name[:-1])) for name in recipe.allow_shared_groups
+    )

@@ -1,0 +1,305 @@
+"""From a decision to labels and pixels: `label` makes masks of an exposure, `encode` the members of a shard, and
+`Sample` is what a reader gets back.
+
+Rules, all of them here:
+- the mask is the union of the exposed names' segments; a pixel covered twice is covered once;
+- ignored pixels are void and the ignored regions of the LISTED names, less the mask;
+- a frame's label is 1 where its mask is not empty (`presence`), or 1 in every frame of an anomalous clip (`clip`); else
+  0. It is 255, unknown, for padding; and, under `presence`, for an unannotated frame and where a listed name lies in
+  ignored pixels only;
+- a clip shorter than asked for is padded with its last frame, picture and mask, labelled 255.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from aesampler import image, masks, rng
+from aesampler.errors import CorpusError
+from aesampler.exposure import Exposure, ExposureSettings, draw
+from aesampler.scene import Presence, Scene, Track
+from aesampler.vocabulary import Vocabulary
+
+UNKNOWN = 255
+"""The label of a frame about which nothing is said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """The labels of one sample, T frames with the padding.
+
+    masks, ignored: compressed RLE counts of [height, width], one a frame. frame_labels: 0, 1 or 255, one a frame.
+    """
+
+    masks: tuple[str, ...]
+    ignored: tuple[str, ...]
+    frame_labels: tuple[int, ...]
+
+
+def label(scene: Scene, exposure: Exposure, frames: int, rule: Literal["presence", "clip"]) -> Labels:
+    """The labels of `scene` under `exposure`, padded to `frames`; the module's docstring has the rules."""
+    height, width = scene.height, scene.width
+    nothing = _nothing(height, width)
+    anomalous, ignored, labels = [], [], []
+    for place, annotated in enumerate(scene.annotated):
+        mask = _union(scene.segments, exposure.genuine, place, scene) or nothing
+        blurred = _union(scene.ignored, exposure.categories, place, scene)
+        hidden = [counts for counts in (scene.void[place], blurred) if counts is not None]
+        beside = masks.union(hidden, height, width) if hidden else nothing
+        if hidden and mask != nothing:
+            beside = masks.subtract(beside, mask, height, width)
+        anomalous.append(mask)
+        ignored.append(beside)
+        if rule == "clip":
+            labels.append(int(exposure.anomalous))
+        elif mask != nothing:
+            labels.append(1)
+        else:
+            labels.append(0 if annotated and blurred in (None, nothing) else UNKNOWN)
+    padding = frames - len(labels)
+    return Labels(
+        masks=tuple(anomalous + anomalous[-1:] * padding),
+        ignored=tuple(ignored + ignored[-1:] * padding),
+        frame_labels=tuple(labels + [UNKNOWN] * padding),
+    )
+
+
+def derive(
+    scene: Scene,
+    vocabulary: Vocabulary,
+    settings: ExposureSettings,
+    *,
+    seed: int,
+    source: str,
+    key: str,
+    epoch: int,
+    frames: int,
+) -> tuple[Exposure, Labels] | None:
+    """The draw keyed by (seed, source, key, epoch) and its labels: at epoch 0 with the recipe's settings, what the
+    corpus stores. None: see `draw`.
+    """
+    exposure = draw(scene, vocabulary, settings, rng.generator(seed, "exposure", source, key, epoch))
+    if exposure is None:
+        return None
+    return exposure, label(scene, exposure, frames, settings.frame_labels)
+
+
+def resized(scene: Scene, height: int, width: int) -> Scene:
+    """`scene` with every mask resized to [height, width], nearest neighbour; a mask that vanishes makes its name merely
+    present.
+    """
+
+    def track(counts: Track) -> Track:
+        smaller = (None if c is None else masks.resize(c, scene.height, scene.width, height, width) for c in counts)
+        return tuple(None if c is None or c == _nothing(height, width) else c for c in smaller)
+
+    def tracks(named: Mapping[str, Track]) -> dict[str, Track]:
+        smaller = {name: track(counts) for name, counts in named.items()}
+        return {name: counts for name, counts in smaller.items() if any(c is not None for c in counts)}
+
+    return Scene(
+        height=height,
+        width=width,
+        annotated=scene.annotated,
+        segments=tracks(scene.segments),
+        incomplete=tracks(scene.incomplete),
+        ignored=tracks(scene.ignored),
+        void=track(scene.void),
+        present=scene.seen,
+        absent=scene.absent,
+        exhaustive=scene.exhaustive,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _nothing(height: int, width: int) -> str:
+    return masks.encode(np.zeros((height, width), dtype=bool))
+
+
+def _union(tracks: Mapping[str, Track], names: Sequence[str], place: int, scene: Scene) -> str | None:
+    found = [counts for name in names if name in tracks and (counts := tracks[name][place]) is not None]
+    if len(found) < 2:
+        return found[0] if found else None
+    return masks.union(found, scene.height, scene.width)
+
+
+class _Rle(msgspec.Struct):
+    size: tuple[int, int]
+    counts: str
+
+
+class SampleJson(msgspec.Struct):
+    """`K.json`: no nulls, no empty lists, one type a field, so that every client infers one schema. Lists are parallel
+    to categories or to frames.
+    """
+
+    key: str
+    source: str
+    split: str
+    origin: str
+    origin_frames: list[str]
+    valid_frames: int
+    height: int
+    width: int
+    anomalous: bool
+    categories: list[str]
+    is_genuine: list[bool]
+    presence: list[Presence]
+    frame_labels: list[int]
+    ignored: list[_Rle]
+    redraw: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """A sample ready for its shard: members in order, and what the manifest says of its pixels (shares of the picture,
+    one a frame).
+    """
+
+    members: list[tuple[str, bytes]]
+    masks_sha256: str
+    anomaly_area: tuple[float, ...]
+    ignored_area: tuple[float, ...]
+
+
+def encode(
+    *,
+    key: str,
+    source: str,
+    split: str,
+    origin: str,
+    origin_frames: Sequence[str],
+    kind: Literal["image", "clip"],
+    pictures: Sequence[bytes],
+    encoding: str,
+    scene: Scene,
+    exposure: Exposure,
+    labels: Labels,
+) -> Encoded:
+    """The members `K.json`, `K.cls`, then the picture and mask of each frame. pictures: encoded as `encoding` (jpg,
+    png), one a frame, padding included.
+    """
+    height, width = scene.height, scene.width
+    body = SampleJson(
+        key=key,
+        source=source,
+        split=split,
+        origin=origin,
+        origin_frames=list(origin_frames),
+        valid_frames=len(scene.annotated),
+        height=height,
+        width=width,
+        anomalous=exposure.anomalous,
+        categories=list(exposure.categories),
+        is_genuine=list(exposure.is_genuine),
+        presence=list(exposure.presence),
+        frame_labels=list(labels.frame_labels),
+        ignored=[_Rle(size=(height, width), counts=counts) for counts in labels.ignored],
+        redraw=scene.to_json(),
+    )
+    members = [("json", msgspec.json.encode(body)), ("cls", b"1" if exposure.anomalous else b"0")]
+    digest = hashlib.sha256(b"%d %d %d\n" % (len(labels.masks), height, width))
+    drawn: dict[str, tuple[bytes, bytes]] = {}
+    for place, (picture, counts) in enumerate(zip(pictures, labels.masks, strict=True)):
+        if counts not in drawn:
+            plane = masks.decode(counts, height, width)
+            drawn[counts] = masks.write_png(plane), np.packbits(plane).tobytes()
+        png, bits = drawn[counts]
+        digest.update(bits)
+        prefix = "" if kind == "image" else f"{place:03d}."
+        members += [(f"{prefix}{encoding}", picture), (f"{prefix}mask.png", png)]
+    return Encoded(
+        members=members,
+        masks_sha256=digest.hexdigest(),
+        anomaly_area=tuple(masks.area(counts, height, width) / (height * width) for counts in labels.masks),
+        ignored_area=tuple(masks.area(counts, height, width) / (height * width) for counts in labels.ignored),
+    )
+
+
+def masks_digest(planes: npt.NDArray[np.bool_]) -> str:
+    """The manifest's masks_sha256 of bool [T, H, W]: sha256 of the line "T H W" and, frame by frame, the mask's bits,
+    row-major, high bit first.
+    """
+    digest = hashlib.sha256(b"%d %d %d\n" % planes.shape)
+    for plane in planes:
+        digest.update(np.packbits(plane).tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A sample as a reader sees it.
+
+    frames: uint8 [T, H, W, 3], RGB. masks: bool [T, H, W], the anomaly. ignored: bool [T, H, W], pixels that say
+    nothing. frame_labels: uint8 [T]: 0, 1, or 255 for unknown. categories, is_genuine, presence: parallel.
+    valid_frames: frames that are not padding. redraw: see `aesampler.scene`.
+    """
+
+    key: str
+    source: str
+    split: str
+    origin: str
+    origin_frames: tuple[str, ...]
+    valid_frames: int
+    anomalous: bool
+    categories: tuple[str, ...]
+    is_genuine: tuple[bool, ...]
+    presence: tuple[Presence, ...]
+    frames: npt.NDArray[np.uint8]
+    masks: npt.NDArray[np.bool_]
+    ignored: npt.NDArray[np.bool_]
+    frame_labels: npt.NDArray[np.uint8]
+    redraw: str
+
+    @property
+    def scene(self) -> Scene:
+        """What is known of the frames, from which other exposures can be drawn."""
+        return Scene.from_json(self.redraw)
+
+    @classmethod
+    def decode(cls, key: str, members: Mapping[str, bytes]) -> Sample:
+        """The sample of a shard's members (extension -> bytes). Raises CorpusError where a member is missing or does
+        not fit the others.
+        """
+        if "json" not in members:
+            raise CorpusError("the sample has no .json member", where=key, got=sorted(members))
+        try:
+            body = msgspec.json.decode(members["json"], type=SampleJson)
+        except msgspec.DecodeError as error:
+            raise CorpusError(f"K.json is not as the corpus format says: {error}", where=key) from error
+        prefixes = [""] if "mask.png" in members else [f"{place:03d}." for place in range(len(body.frame_labels))]
+        frames, planes = [], []
+        for prefix in prefixes:
+            picture = next((members[prefix + ext] for ext in ("jpg", "png") if prefix + ext in members), None)
+            if picture is None or prefix + "mask.png" not in members:
+                raise CorpusError(f"frame {prefix or '0'} has no picture or no mask", where=key, got=sorted(members))
+            frames.append(image.decode(picture))
+            planes.append(masks.read_png(members[prefix + "mask.png"]))
+        shapes = {(body.height, body.width), *(f.shape[:2] for f in frames), *(p.shape for p in planes)}
+        if len(shapes) > 1:
+            raise CorpusError("pictures and masks differ in size", where=key, got=sorted(shapes))
+        return cls(
+            key=key,
+            source=body.source,
+            split=body.split,
+            origin=body.origin,
+            origin_frames=tuple(body.origin_frames),
+            valid_frames=body.valid_frames,
+            anomalous=body.anomalous,
+            categories=tuple(body.categories),
+            is_genuine=tuple(body.is_genuine),
+            presence=tuple(body.presence),
+            frames=np.stack(frames),
+            masks=np.stack(planes),
+            ignored=np.stack([masks.decode(rle.counts, *rle.size) for rle in body.ignored]),
+            frame_labels=np.asarray(body.frame_labels, dtype=np.uint8),
+            redraw=body.redraw,
+        )

@@ -1,0 +1,333 @@
+"""What a worker does: `build_shard(task, job)` makes one shard of a plan.
+
+It is idempotent: the tar is put in place first, its Parquet last; where the Parquet is, the shard is done and is not
+touched again. A record with a lasting fault of content becomes a row with a status and leaves the shard shorter;
+whatever may pass (reading, memory) is raised, to be tried again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import BinaryIO
+
+from aesampler import image, manifest, sample
+from aesampler.catalog import Catalog
+from aesampler.errors import BadRecord
+from aesampler.exposure import ExposureSettings
+from aesampler.manifest import SampleRow, ShardHead, ShardReport
+from aesampler.plan import ShardTask, split_of
+from aesampler.recipe import Recipe, SourceEntry
+from aesampler.record import Record
+from aesampler.shard import Member, ShardWriter
+from aesampler.sources.source import Source
+from aesampler.storage import Folder
+from aesampler.vocabulary import Vocabulary
+
+NOTHING_TO_DRAW = "no irrelevant name may be drawn"
+"""Why a record is skipped by rule: see `exposure.draw`."""
+
+AHEAD = 16
+"""Samples whose pictures are fetched ahead from an object store, one thread each."""
+
+Note = Callable[[str], None]
+"""Told each key before its record is touched."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What all tasks of a build share: small, picklable, the same for every worker.
+
+    roots, catalogs (folders, see `Catalog.open`), encodings (jpg, png) and transcoded (whether pictures are encoded
+    anew): one a recipe entry.
+    """
+
+    recipe: Recipe
+    out: Folder
+    roots: tuple[Folder, ...]
+    catalogs: tuple[Folder, ...]
+    encodings: tuple[str, ...]
+    transcoded: tuple[bool, ...]
+
+
+def paths(recipe: Recipe, task: ShardTask) -> tuple[str, str]:
+    """The tar and the Parquet of a task, below the corpus."""
+    stem = f"{task.split}/{recipe.sources[task.entry].name}-{task.index:06d}"
+    return f"{stem}.tar", f"manifest/{stem}.parquet"
+
+
+def build_shard(task: ShardTask, job: Job, note: Note = lambda key: None) -> ShardReport:
+    """Make one shard and its Parquet, or report the one that is there."""
+    tar, parquet = paths(job.recipe, task)
+    if job.out.exists(parquet):
+        return ShardReport.read(job.out, parquet)
+    rows: list[SampleRow] = []
+    bench = _Bench.of(task, job)
+    made = _samples(bench, rows, note)
+    first = next(made, None)
+    head = ShardHead(encoding=bench.encoding)
+    if first is not None:
+
+        def write(sink: BinaryIO) -> None:
+            nonlocal head
+            writer = ShardWriter(sink)
+            for index, (row, members) in enumerate(itertools.chain([first], made)):
+                block = writer.add(row.key, members)
+                rows.append(row.placed(shard=tar, index=index, offset=block.offset, size=block.size))
+            done = writer.finish()
+            head = ShardHead(
+                encoding=bench.encoding, path=tar, bytes=done.bytes, samples=done.samples, sha256=done.sha256
+            )
+
+        job.out.commit(tar, write)
+    job.out.commit(parquet, lambda sink: manifest.write(rows, sink, head))
+    return ShardReport.read(job.out, parquet)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bench:
+    """All that stays the same over the samples of a task."""
+
+    task: ShardTask
+    recipe: Recipe
+    entry: SourceEntry
+    reader: Source
+    settings: ExposureSettings
+    root: Folder
+    catalog: Catalog
+    names: tuple[str, ...]
+    vocabulary: Vocabulary
+    encoding: str
+    transcoded: bool
+
+    @classmethod
+    def of(cls, task: ShardTask, job: Job) -> _Bench:
+        entry = job.recipe.sources[task.entry]
+        catalog = _catalog(job.catalogs[task.entry])
+        return cls(
+            task=task,
+            recipe=job.recipe,
+            entry=entry,
+            reader=entry.reader,
+            settings=job.recipe.settings(entry),
+            root=job.roots[task.entry],
+            catalog=catalog,
+            names=tuple(category.name for category in catalog.categories),
+            vocabulary=_vocabulary(job.out, entry.name),
+            encoding=job.encodings[task.entry],
+            transcoded=job.transcoded[task.entry],
+        )
+
+    @property
+    def frames(self) -> int:
+        """Frames of every sample, padding included."""
+        return self.recipe.clips.frames if self.reader.kind == "clip" else 1
+
+
+@lru_cache(maxsize=64)
+def _catalog(folder: Folder) -> Catalog:
+    return Catalog.open(folder)
+
+
+@lru_cache(maxsize=64)
+def _vocabulary(out: Folder, source: str) -> Vocabulary:
+    with out.open(f"vocabulary/{source}.parquet") as file:
+        return Vocabulary.read(file)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Unit:
+    """One planned sample: the frames of `record` at `places`, without padding."""
+
+    key: str
+    record: Record
+    frame_bytes: tuple[int, ...]
+    places: tuple[int, ...]
+
+
+def _units(bench: _Bench) -> Iterator[_Unit]:
+    """The planned samples of a task, in order."""
+    recipe, entry, task = bench.recipe, bench.entry, bench.task
+    several = sum(len(other.shares) for other in recipe.sources if other.name == entry.name) > 1
+    prefix = f"{entry.name}_{task.split}" if several else entry.name
+    for found in bench.catalog.rows(task.first, task.last):
+        record = found.record
+        if split_of(entry, record.group) != task.split:
+            continue
+        if bench.reader.kind == "image":
+            yield _Unit(key=sample_key(prefix, record.id), record=record, frame_bytes=found.frame_bytes, places=(0,))
+            continue
+        for start in recipe.clips.starts(len(record.frames)):
+            places = tuple(recipe.clips.places(start, len(record.frames)))
+            yield _Unit(
+                key=sample_key(prefix, record.id, start), record=record, frame_bytes=found.frame_bytes, places=places
+            )
+
+
+def sample_key(prefix: str, identity: str, start: int | None = None) -> str:
+    """The key of a sample: `prefix_slug`, for a clip with the place of its first frame; at most 80 of [a-z0-9_-].
+
+    Where the slug loses anything of the id, 10 hex digits of the id's sha256 follow, so that different ids never share
+    a key.
+    """
+    ending = "" if start is None else f"-{start:05d}"
+    slug = re.sub(r"[^a-z0-9_-]+", "-", identity.lower())
+    room = 80 - len(prefix) - 1 - len(ending)
+    if slug != identity or len(slug) > room:
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
+        slug = f"{slug[: room - 11].strip('-')}-{digest}"
+    return f"{prefix}_{slug}{ending}"
+
+
+def _pictures(unit: _Unit, root: Folder) -> list[bytes]:
+    """The bytes of a sample's pictures, one a frame, without padding."""
+    for place in unit.places:
+        if unit.frame_bytes[place] < 0:
+            raise BadRecord("a picture is missing", where=unit.record.frames[place])
+    return [root.read(unit.record.frames[place]) for place in unit.places]
+
+
+def _fetched(units: Iterator[_Unit], root: Folder) -> Iterator[tuple[_Unit, Callable[[], list[bytes]]]]:
+    """Each unit with a call that gives its pictures; from an object store they are fetched ahead, since each takes a
+    round trip.
+    """
+    if root.is_local:
+        for unit in units:
+            yield unit, partial(_pictures, unit, root)
+        return
+    with ThreadPoolExecutor(AHEAD, thread_name_prefix="fetch") as pool:
+        waiting: deque[tuple[_Unit, Future[list[bytes]]]] = deque()
+        for unit in units:
+            waiting.append((unit, pool.submit(_pictures, unit, root)))
+            if len(waiting) > AHEAD:
+                ready, future = waiting.popleft()
+                yield ready, future.result
+        while waiting:
+            ready, future = waiting.popleft()
+            yield ready, future.result
+
+
+def _samples(bench: _Bench, rows: list[SampleRow], note: Note) -> Iterator[tuple[SampleRow, list[Member]]]:
+    """The samples of a task, each its row and its members; what failed or was skipped goes straight to `rows`."""
+    for unit, fetch in _fetched(_units(bench), bench.root):
+        note(unit.key)
+        record = unit.record
+        kind = bench.reader.kind
+        row = SampleRow(
+            key=unit.key,
+            source=bench.entry.name,
+            split=bench.task.split,
+            group=record.group,
+            kind=kind,
+            origin=record.frames[0] if kind == "image" else record.id,
+            origin_frames=tuple(_stem(record.frames[place]) for place in unit.places),
+        )
+        try:
+            rendered = _render(bench, unit, fetch(), row)
+        except BadRecord as error:
+            rows.append(row.rejected("failed", error.what))
+            continue
+        if rendered is None:
+            rows.append(row.rejected("skipped", NOTHING_TO_DRAW))
+        else:
+            yield rendered
+
+
+def _stem(path: str) -> str:
+    return path.rpartition("/")[2].rpartition(".")[0]
+
+
+def _render(bench: _Bench, unit: _Unit, pictures: list[bytes], row: SampleRow) -> tuple[SampleRow, list[Member]] | None:
+    """One sample: its row and members; None where no irrelevant name may be drawn. Raises BadRecord."""
+    size = _checked(unit, pictures)
+    scene = bench.reader.scene(bench.root, unit.record, bench.names, unit.places, size)
+    pictures, size = _encoded(bench, unit, pictures, size)
+    if size != (scene.height, scene.width):
+        scene = sample.resized(scene, *size)
+    derived = sample.derive(
+        scene,
+        bench.vocabulary,
+        bench.settings,
+        seed=bench.recipe.seed,
+        source=bench.entry.name,
+        key=unit.key,
+        epoch=0,
+        frames=bench.frames,
+    )
+    if derived is None:
+        return None
+    exposure, labels = derived
+    padding = bench.frames - len(pictures)
+    encoded = sample.encode(
+        key=unit.key,
+        source=row.source,
+        split=row.split,
+        origin=row.origin,
+        origin_frames=row.origin_frames,
+        kind=bench.reader.kind,
+        pictures=pictures + pictures[-1:] * padding,
+        encoding=bench.encoding,
+        scene=scene,
+        exposure=exposure,
+        labels=labels,
+    )
+    return row.described(
+        frames=bench.frames,
+        valid_frames=len(pictures),
+        height=scene.height,
+        width=scene.width,
+        anomalous=exposure.anomalous,
+        categories=exposure.categories,
+        is_genuine=exposure.is_genuine,
+        presence=exposure.presence,
+        frame_labels=labels.frame_labels,
+        anomaly_area=encoded.anomaly_area,
+        ignored_area=encoded.ignored_area,
+        masks_sha256=encoded.masks_sha256,
+    ), encoded.members
+
+
+def _checked(unit: _Unit, pictures: list[bytes]) -> tuple[int, int]:
+    """The one size (height, width) of a sample's pictures, each whole and as large as annotated. Raises BadRecord."""
+    record = unit.record
+    annotated = (record.height, record.width) if record.height else None
+    first: tuple[int, int] | None = None
+    for place, data in zip(unit.places, pictures, strict=True):
+        try:
+            picture = image.probe(data)
+        except BadRecord as error:
+            raise BadRecord(error.what, where=record.frames[place]) from error
+        size = (picture.height, picture.width)
+        if annotated is not None and size != annotated:
+            raise BadRecord(
+                "the picture has not the annotated size", where=record.frames[place], got=size, allowed=annotated
+            )
+        if first is not None and size != first:
+            raise BadRecord(
+                "the frames of the clip differ in size", where=record.frames[place], got=size, allowed=first
+            )
+        first = size
+    assert first is not None
+    return first
+
+
+def _encoded(
+    bench: _Bench, unit: _Unit, pictures: list[bytes], size: tuple[int, int]
+) -> tuple[list[bytes], tuple[int, int]]:
+    """The pictures as the shard holds them, and their size: untouched unless the plan transcodes, or a file holds
+    another format than its name says.
+    """
+    settings = bench.recipe.images
+    if not bench.transcoded and all(image.probe(data).format == bench.encoding for data in pictures):
+        return pictures, size
+    if bench.encoding != "jpg":
+        where = unit.record.frames[unit.places[0]]
+        raise BadRecord("the picture is in another format than its name says", where=where, allowed=bench.encoding)
+    made = [image.resized(data, settings.max_side or max(size), settings.jpeg_quality) for data in pictures]
+    return [data for data, _, _ in made], made[0][1:]
