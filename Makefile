@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := -c .ci/constraints.txt $(shell nvidia-smi -L >/dev/null 2>&1 || echo -c .ci/constraints-cpu.txt)
 PINS := pyproject.toml .ci/constraints.txt .ci/constraints-cpu.txt
 
-.PHONY: help env demo test test-long lint format bench clean
+.PHONY: help env demo test test-long peers chromium lint format bench clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -21,11 +21,22 @@ demo: .venv/base.stamp
 
 ## make test       set up everything, run the tests
 test: env
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" -n 2 --dist loadfile
 
 ## make test-long  chaos, soak, cluster, browser and training tests
-test-long: env
+test-long: env chromium
+	@$(MAKE) --no-print-directory peers || test -z "$$CI" || exit 2
 	$(BIN)/python -m pytest -m long
+
+## make peers      .venv-peers with the clients whose pins clash with ours; where it fails, their tests say so
+peers: .venv-peers/peers.stamp
+
+## make chromium   a browser for the browser tests, where this is root and has apt-get
+chromium:
+	@command -v chromium >/dev/null || { \
+		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && timeout 600 apt-get update -qq >/dev/null 2>&1 && \
+		DEBIAN_FRONTEND=noninteractive timeout 600 apt-get install -y -qq --no-install-recommends chromium >/dev/null 2>&1; \
+	} || echo "no chromium, and it could not be installed here: the browser tests will be skipped"
 
 ## make lint       ruff, ruff format, mypy --strict
 lint: env
@@ -43,7 +54,7 @@ bench: env
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-peers build dist *.egg-info
 
 # A virtual environment that lacks pip was interrupted in the making; it is made again.
 .venv/venv.stamp:
@@ -59,3 +70,9 @@ clean:
 .venv/env.stamp: $(PINS) | .venv/venv.stamp
 	$(PIP) install --quiet $(CONSTRAINTS) --editable '.[dev]'
 	@touch .venv/base.stamp $@
+
+# A build that failed or was interrupted leaves no stamp, and is made again from nothing.
+.venv-peers/peers.stamp: benchmarks/requirements-peers.txt .ci/constraints-cpu.txt
+	@$(PYTHON) -m venv --clear .venv-peers
+	.venv-peers/bin/python -m pip --disable-pip-version-check install --quiet -c .ci/constraints-cpu.txt -r benchmarks/requirements-peers.txt
+	@touch $@

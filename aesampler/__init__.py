@@ -8,11 +8,12 @@ The path, and the file to open for each step:
       -> Catalog           catalog.py                                  records as Parquet, cached, in hash order
       -> ShardTask         recipe.py, plan.py                          which record lies in which shard
       -> Scene             scene.py, masks.py                          the masks of the sampled frames
-      -> Exposure          exposure.py, vocabulary.py                  the decision: names and label (LAVIDA eq. 1-2)
+      -> Exposure          exposure.py, vocabulary.py, relations.py    the decision: names and label (LAVIDA eq. 1-2)
       -> Sample            sample.py                                   the pixels: masks, ignored regions, frame labels
       -> shard, manifest   worker.py, shard.py, manifest.py            one tar, its Parquet: the same bytes everywhere
       -> corpus            build.py, executors/, report/, verify.py    all shards, in one process or on Ray
       -> reader            corpus.py, show.py                          samples back, by key or by place
+      -> Stream            stream/ (order.py, stream.py)               samples in a keyed order, for each rank
 
 A Python session:
 

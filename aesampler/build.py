@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 import shutil
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from aesampler import manifest
+from aesampler import manifest, shortcut
 from aesampler.catalog import PARQUET
 from aesampler.errors import CorpusError, ToleranceError
 from aesampler.executors import Executor
@@ -63,21 +64,24 @@ def build_corpus(
     Raises CorpusError (out holds something else, or another plan's shards; too little room), LockedError,
     ToleranceError, StorageError, WorkerError.
     """
-    with out.lock():
-        finished = _open(plan, out, fresh=fresh, retry_failed=retry_failed)
+    _tolerate_missing(plan)
+    with out.lock(), contextlib.ExitStack() as stack:
+        out.sweep_temporaries()
+        finished = None if fresh else _finished(plan, out, retry_failed)
         if finished is not None:
             return Outcome(head=finished, built=0, kept=len(plan.tasks))
+        stack.enter_context(executor)  # a cluster that does not answer is told before anything is written
+        _begin(plan, out, fresh=fresh, retry_failed=retry_failed)
         for name, vocabulary in plan.vocabularies.items():
             if not out.exists(f"vocabulary/{name}.parquet"):
                 out.commit(f"vocabulary/{name}.parquet", vocabulary.write)
         done = _done(plan, out)
         todo = [task for task in plan.tasks if paths(plan.recipe, task)[1] not in done]
         reports = dict(done)
-        with executor:
-            job = _job(plan, out, executor)
-            executor.prepare(job)
-            for report in _counted(executor.map(job, todo), plan, reports, progress):
-                reports[manifest.parquet_path(report)] = report
+        job = _job(plan, out, executor)
+        executor.prepare(job)
+        for report in _counted(executor.map(job, todo), plan, reports, progress):
+            reports[manifest.parquet_path(report)] = report
         head = _close(plan, out, [reports[paths(plan.recipe, task)[1]] for task in plan.tasks])
         return Outcome(head=head, built=len(todo), kept=len(done))
 
@@ -96,6 +100,7 @@ def _job(plan: Plan, out: Folder, executor: Executor) -> Job:
             catalogs.append(catalog.folder)
     return Job(
         recipe=plan.recipe,
+        plan_sha256=hashlib.sha256(_plan_text(plan)).hexdigest(),
         out=out,
         roots=tuple(plan.recipe.folder(entry.root) for entry in plan.recipe.sources),
         catalogs=tuple(catalogs),
@@ -107,9 +112,24 @@ def _job(plan: Plan, out: Folder, executor: Executor) -> Job:
 # -- opening OUT -------------------------------------------------------------------------------------------------------
 
 
-def _open(plan: Plan, out: Folder, *, fresh: bool, retry_failed: bool) -> CorpusHead | None:
-    """Make `out` ready for shards; the head of the corpus where it is whole already."""
-    out.sweep_temporaries()
+def _finished(plan: Plan, out: Folder, retry_failed: bool) -> CorpusHead | None:
+    """The head of the corpus of this plan where `out` holds it whole; None where there is work. Writes nothing but the
+    end of a build that was killed in its last step.
+
+    Raises CorpusError where `out` holds something else.
+    """
+    if not out.exists(HEAD):
+        return None
+    _refuse(_identity(json.loads(out.read(HEAD))), plan.identity(), out)
+    head = CorpusHead.read(out)
+    if retry_failed and head.failures:
+        return None
+    out.remove_tree(STATE)
+    return head
+
+
+def _begin(plan: Plan, out: Folder, *, fresh: bool, retry_failed: bool) -> None:
+    """Make `out` ready for shards: its own plan in .build/, nothing of another one."""
     present = out.list()
     if HEAD not in present and PLAN not in present:
         visible = [path for path in present if not path.startswith(".")]
@@ -123,16 +143,8 @@ def _open(plan: Plan, out: Folder, *, fresh: bool, retry_failed: bool) -> Corpus
         _require_room(plan, out)
     elif fresh:
         _clear(out)
-        present = {}
         _require_room(plan, out)
-    if HEAD in present:
-        _compare(json.loads(out.read(HEAD)), plan, out)
-        if PLAN in present and not retry_failed:
-            out.remove_tree(STATE)
-        head = CorpusHead.read(out)
-        if not (retry_failed and head.failures):
-            return head
-    mine = json.dumps(plan.identity(), indent=1, sort_keys=True).encode() + b"\n"
+    mine = _plan_text(plan)
     out.put_if_absent(PLAN, mine)
     there = out.read(PLAN)  # read back: a store without conditional puts lets two builds both believe they were first
     if there != mine:
@@ -144,20 +156,21 @@ def _open(plan: Plan, out: Folder, *, fresh: bool, retry_failed: bool) -> Corpus
                 out.remove(path)
                 if report.path:
                     out.remove(report.path)
-    return None
 
 
-def _compare(head: Mapping[str, Any], plan: Plan, out: Folder) -> None:
-    """Refuse a whole corpus in `out` that is another plan's."""
+def _plan_text(plan: Plan) -> bytes:
+    return json.dumps(plan.identity(), indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _identity(head: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity (`Plan.identity`) of the build that wrote a corpus.json."""
     recipe = {key: value for key, value in head.get("recipe", {}).items() if key != "tolerance"}
-    stored = {
+    return {
         "format_version": head.get("format_version"),
         "recipe": recipe,
         "inputs": head.get("inputs"),
         "tools": head.get("tools"),
     }
-    if stored != plan.identity():
-        _refuse(stored, plan.identity(), out)
 
 
 def _refuse(stored: Mapping[str, Any], wanted: Mapping[str, Any], out: Folder) -> None:
@@ -243,8 +256,27 @@ def _counted(
             yield report
 
 
+def _tolerate_missing(plan: Plan) -> None:
+    """Refuse, before anything is written, a plan that more pictures are missing for than the recipe tolerates."""
+    lacking = [source for source in plan.sources if source.missing]
+    missing, allowed = sum(source.missing for source in lacking), _allowed(plan)
+    if missing > allowed:
+        first = lacking[0]
+        raise ToleranceError(
+            f"{missing} of {plan.samples} samples lack a picture on disk, the first {first.first_missing}",
+            where=f"{first.source}/{first.split}",
+            allowed=f"{allowed:g} (tolerance.bad_records: {plan.recipe.tolerance.bad_records:g})",
+            do="fetch the pictures, or raise the tolerance; nothing was written",
+        )
+
+
+def _allowed(plan: Plan) -> float:
+    """Samples of a plan that may fail."""
+    return plan.recipe.tolerance.bad_records * plan.samples
+
+
 def _tolerate(totals: Totals, plan: Plan) -> None:
-    allowed = plan.recipe.tolerance.bad_records * plan.samples
+    allowed = _allowed(plan)
     if totals.failed > allowed:
         reasons = ", ".join(
             f"{count} x {reason} (first {key})" for reason, (count, key) in totals.failures_with_example().items()
@@ -262,9 +294,10 @@ def _close(plan: Plan, out: Folder, reports: list[ShardReport]) -> CorpusHead:
     head = CorpusHead.of(
         recipe=plan.recipe.document(),
         recipe_sha256=plan.recipe.sha256(),
-        tools=plan.identity()["tools"],
+        tools=plan.tools(),
         inputs=plan.inputs(),
         reports=reports,
+        shortcut=shortcut.of_reports(out, reports),
     )
     if not head.totals.samples:
         raise CorpusError(
@@ -275,6 +308,7 @@ def _close(plan: Plan, out: Folder, reports: list[ShardReport]) -> CorpusHead:
         )
     out.commit_bytes("README.md", card.data_card(head).encode())
     out.commit_bytes("croissant.json", croissant.croissant(head, out).encode())
+    out.sweep_temporaries()  # a worker that outlived a killed driver may have left one since
     out.commit_bytes(HEAD, head.to_json())
     out.remove_tree(STATE)
     return head

@@ -14,7 +14,7 @@ and version:
 It is fresh while the stamps hold: on local disks those of every file that was read (masks too) and of every folder that
 was listed; in an object store those of the files read whole, and a digest of the listings.
 
-118,287 pictures with 860,001 annotations (510 MB of JSON): see benchmarks/catalog.py.
+How long it takes, and in how much memory, next to pycocotools: benchmarks/catalog.py.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from aesampler.sources.source import Item, Source, Survey
 from aesampler.storage import Folder
 from aesampler.vocabulary import Name, Vocabulary
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the rows or their order change: entries of another version are made anew."""
 ROW_GROUP = 512
 """Records of a row group; fewer where they are large."""
@@ -66,7 +66,7 @@ SCHEMA = pa.schema(
         pa.field("incomplete", _indices, nullable=False),
         pa.field("absent", _indices, nullable=False),
         pa.field("elsewhere", _indices, nullable=False),
-        pa.field("payload", pa.binary(), nullable=False),
+        pa.field("payload", pa.large_binary(), nullable=False),
     ]
 )
 _PLAIN = ("id", "group", "height", "width", "payload")
@@ -88,7 +88,7 @@ class _Meta(msgspec.Struct, forbid_unknown_fields=True):
     """What the Parquet's schema carries."""
 
     version: int
-    categories: list[tuple[str, str, list[str]]]
+    categories: list[Category]
     exhaustive: bool
     skipped: dict[str, int]
 
@@ -156,9 +156,7 @@ class Catalog:
             raise CorpusError("a catalog of another version", where=where, got=meta.version, allowed=VERSION)
         return cls(
             folder=folder,
-            categories=tuple(
-                Category(name=name, origin=origin, aliases=tuple(aliases)) for name, origin, aliases in meta.categories
-            ),
+            categories=tuple(meta.categories),
             exhaustive=meta.exhaustive,
             records=parquet.num_rows,
             skipped=meta.skipped,
@@ -201,7 +199,7 @@ class Catalog:
         counts = sum(by_size.values(), np.zeros(width, dtype=np.int64))
         return Vocabulary(
             tuple(
-                Name(name=category.name, aliases=category.aliases, count=int(counts[i]), weight=float(weights[i]))
+                Name.of(category, count=int(counts[i]), weight=float(weights[i]))
                 for i, category in enumerate(self.categories)
             )
         )
@@ -312,10 +310,21 @@ def _maker(survey: Survey) -> Callable[[Sequence[int]], dict[str, pa.Array]]:
         )
         frames = made["frames"]
         sizes = [survey.listing.get(frame, -1) for frame in frames.flatten().to_pylist()]
+        if -1 in sizes:
+            sizes = [size for told in frames.to_pylist() for size in _frame_bytes(survey.listing, told)]
         made["frame_bytes"] = pa.ListArray.from_arrays(frames.offsets, pa.array(sizes, pa.int64()))
         return made
 
     return columns
+
+
+def _frame_bytes(listing: Mapping[str, int], frames: Sequence[str]) -> list[int]:
+    """The listed bytes of each frame of a record, -1 where one is not there. A frame inside a video file (ID.mp4/00096)
+    has its share of the file.
+    """
+    folders = [frame.rpartition("/")[0] for frame in frames]
+    shares = {folder: listing[folder] // folders.count(folder) for folder in set(folders) if folder in listing}
+    return [listing.get(frame, shares.get(folder, -1)) for frame, folder in zip(frames, folders, strict=True)]
 
 
 def _columns(records: Sequence[Record]) -> dict[str, pa.Array]:
@@ -342,8 +351,12 @@ def _shared(items: Sequence[Item], record: Callable[[int], Record]) -> dict[str,
 def _ahead(pool: ThreadPoolExecutor, survey: Survey, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """The rows in order, made by the pool a few steps ahead: a source that reads a file a record reads many at once."""
     order, make = _order(survey.items), _maker(survey)
-    # Steps divide a row group; with few records they are short, so that all threads have some.
-    step = ROW_GROUP if survey.batch is not None else min(1 << (len(order) // 64).bit_length(), 64)
+    if survey.batch is not None:
+        # Work in Python that holds the interpreter: one thread makes rows while another writes.
+        step, most = ROW_GROUP, 1
+    else:
+        # Steps divide a row group; with few records they are short, so that all threads have some.
+        step, most = min(1 << (len(order) // 64).bit_length(), 64), _threads() + 1
 
     def rows(first: int) -> pa.RecordBatch:
         columns = make(order[first : first + step])
@@ -351,9 +364,11 @@ def _ahead(pool: ThreadPoolExecutor, survey: Survey, schema: pa.Schema) -> Itera
 
     waiting: deque[Future[pa.RecordBatch]] = deque()
     for first in range(0, len(order), step):
+        done = waiting.popleft().result() if len(waiting) >= most else None
         waiting.append(pool.submit(rows, first))
-        if len(waiting) > _threads() + 1:
-            yield waiting.popleft().result()
+        if done is not None:
+            yield done
+            del done
     while waiting:
         yield waiting.popleft().result()
 
@@ -364,28 +379,29 @@ def _write(
     """The Parquet, a row group at a time; the paths of all frames are added to `pictures`."""
     meta = _Meta(
         version=VERSION,
-        categories=[(category.name, category.origin, list(category.aliases)) for category in survey.categories],
+        categories=list(survey.categories),
         exhaustive=survey.exhaustive,
         skipped=dict(sorted(survey.skipped.items())),
     )
     schema = SCHEMA.with_metadata({"aesampler": msgspec.json.encode(meta)})
     done, total = 0, len(survey.items)
-    group: list[pa.RecordBatch] = []
-    size = 0
+    pending: list[pa.RecordBatch] = []
     with pq.ParquetWriter(
         sink, schema, compression="zstd", compression_level=1, use_dictionary=False, write_statistics=False
     ) as writer:
         for batch in _ahead(pool, survey, schema):
             pictures.update(batch["frames"].flatten().to_pylist())
-            group.append(batch)
-            done += batch.num_rows
-            size += batch.nbytes
-            if sum(part.num_rows for part in group) >= ROW_GROUP or size >= GROUP_BYTES or done == total:
-                writer.write_table(pa.Table.from_batches(group).combine_chunks(), row_group_size=ROW_GROUP)
-                group.clear()
-                size = 0
-                if progress is not None:
-                    progress(done, total)
+            pending.append(batch)
+            rows = sum(part.num_rows for part in pending)
+            if rows >= ROW_GROUP or done + rows == total or sum(part.nbytes for part in pending) >= GROUP_BYTES:
+                table = pa.Table.from_batches(pending).combine_chunks()
+                pending.clear()
+                del batch
+                for first in range(0, rows, ROW_GROUP):
+                    writer.write_table(table.slice(first, ROW_GROUP), row_group_size=ROW_GROUP)
+                    done += min(ROW_GROUP, rows - first)
+                    if progress is not None:
+                        progress(done, total)
 
 
 def _entries(table: pa.Table) -> Iterator[Entry]:
@@ -397,7 +413,7 @@ def _entries(table: pa.Table) -> Iterator[Entry]:
 
 
 def _threads() -> int:
-    return min(os.cpu_count() or 1, 8)
+    return max(min(os.cpu_count() or 1, 8), 2)
 
 
 def _folders(survey: Survey, root: Folder) -> Iterable[str]:

@@ -13,12 +13,14 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -28,7 +30,7 @@ from aesampler.build import build_corpus
 from aesampler.corpus import Corpus
 from aesampler.errors import AesamplerError, RecipeError, StorageError
 from aesampler.executors import Executor
-from aesampler.plan import Plan, plan_corpus
+from aesampler.plan import Plan, audited, plan_corpus
 from aesampler.progress import Reporter
 from aesampler.recipe import Recipe, expand, starter
 from aesampler.storage import Folder
@@ -191,6 +193,7 @@ def plan(config: str, as_json: bool, debug: bool) -> None:
     """What a build would do: counts, bytes, shards, list lengths. Writes nothing but the catalog's cache."""
     with Reporter(quiet=as_json) as progress:
         planned = plan_corpus(Recipe.load(config), progress=progress)
+        shortcut = audited(planned)
     if as_json:
         _print_json(
             {
@@ -199,6 +202,7 @@ def plan(config: str, as_json: bool, debug: bool) -> None:
                 "bytes": planned.bytes,
                 "shards": len(planned.tasks),
                 "sources": [dataclasses.asdict(source) for source in planned.sources],
+                "shortcut": {source: msgspec.to_builtins(found) for source, found in shortcut.items()},
             }
         )
         return
@@ -238,6 +242,8 @@ def plan(config: str, as_json: bool, debug: bool) -> None:
             str(s.missing or ""),
         )
     _print(table)
+    for source, found in shortcut.items():
+        click.echo(f"{source}: {found.line}")
     _warn(planned)
 
 
@@ -293,7 +299,7 @@ def show(
     if key is not None:
         sample = opened[key]
         picture, name = pictures.overlay(sample), f"{key}.png"
-        told: dict[str, Any] = pictures.describe(sample)
+        told: dict[str, Any] = pictures.describe(sample) | {"categories": pictures.reasons(opened, sample)}
     else:
         assert grid is not None
         picture, name = pictures.contact_sheet(opened, grid, seed), "grid.png"
@@ -304,7 +310,67 @@ def show(
     if as_json:
         _print_json(told | {"picture": str(target)})
     else:
+        for entry in told.get("categories", ()):
+            click.echo(f"{entry['name']}: {entry['why']}")
         click.echo(f"{target}: {picture.width} x {picture.height}")
+
+
+@cli.command()
+@click.argument("kind")
+@click.argument("corpus")
+@click.argument("out")
+@_with(json_option, debug_option)
+@click.option("--split", help="Of this split alone.")
+@click.option("--source", help="Of this source alone.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many samples of each source in each split.")
+def export(
+    kind: str,
+    corpus: str,
+    out: str,
+    split: str | None,
+    source: str | None,
+    limit: int | None,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Write CORPUS in another form into OUT: coco (pictures and COCO JSON), dali (an index of each tar), video (clips
+    as mp4 with their masks).
+    """
+    from aesampler import export as exports
+
+    target = Folder.at(expand(out))
+    selection = exports.Selection(split=split, source=source, limit=limit)
+    with Reporter(quiet=as_json) as progress:
+        done = exports.export(kind, Corpus.open(expand(corpus)), target, selection, progress)
+    if as_json:
+        _print_json({"kind": kind, "out": target.url, "samples": done.samples, "files": done.files})
+    else:
+        click.echo(f"{target.url}: {done.samples:,} samples in {done.files:,} files")
+
+
+@cli.command()
+@click.argument("corpus")
+@_with(json_option, debug_option)
+@click.option("--out", type=click.Path(dir_okay=False), help="The page to write; default: NAME-report.html.")
+@click.option(
+    "--samples", type=click.IntRange(0, 400), default=48, show_default=True, help="Samples in the page's gallery."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Which samples the gallery takes.")
+def report(corpus: str, out: str | None, samples: int, seed: int, as_json: bool, debug: bool) -> None:
+    """Write one HTML page of figures, plots and samples, which needs no network."""
+    from aesampler.report.page import report as page
+
+    opened = Corpus.open(expand(corpus))
+    target = Path(out or f"{opened.head.name}-report.html")
+    if opened.folder.is_local and target.resolve().is_relative_to(Path(opened.folder.path).resolve()):
+        raise click.UsageError(f"--out {target} lies in the corpus, which holds its own files only: give another place")
+    text = page(opened, samples=samples, seed=seed).encode()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(text)
+    if as_json:
+        _print_json({"corpus": opened.folder.url, "page": str(target), "bytes": len(text)})
+    else:
+        click.echo(f"{target}: {len(text) / 1e6:.1f} MB; open it in a browser")
 
 
 # -- datasets ----------------------------------------------------------------------------------------------------------
@@ -401,7 +467,8 @@ def demo(out: str, debug: bool) -> None:
     from aesampler.demo.tour import tour
 
     with Reporter() as progress:
-        for line in tour(Path(out), progress):
+        program = "aesampler" if shutil.which("aesampler") else sys.argv[0]
+        for line in tour(Path(out), progress, program):
             click.echo(line)
 
 

@@ -19,6 +19,7 @@ import itertools
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ from aesampler.exposure import ExposureSettings
 from aesampler.manifest import HEAD, PLAN, CorpusHead, ManifestEntry, SampleRow
 from aesampler.sample import Sample
 from aesampler.storage import Folder
+from aesampler.stream import Settings, Stream
 from aesampler.vocabulary import Vocabulary
 
 OPEN_MANIFESTS = 8
@@ -39,7 +41,7 @@ OPEN_MANIFESTS = 8
 
 class Corpus:
     """A whole corpus, opened for reading: `len`, `corpus[17]`, `corpus["key"]`, `rows()`, `keys()`,
-    `vocabulary(source)`.
+    `vocabulary(source)`, `stream(split)`.
 
     Threads may share one; it may be pickled, and then holds its address and head only.
     """
@@ -183,6 +185,13 @@ class Corpus:
         raise CorpusError(
             "the stored recipe has no such source", where=f"{self.folder}/{HEAD}", got=f"{source}/{split}"
         )
+
+    def stream(self, split: str, **options: Any) -> Stream:
+        """The samples of a split in a keyed order, for one rank of several: see `stream.Settings` for the options.
+
+        Raises CorpusError where an option, the split or a source of `weights` is none.
+        """
+        return Stream([self], split, Settings(**options))
 
     def _check(self, split: str | None, source: str | None) -> None:
         if split is not None and split not in self.splits:

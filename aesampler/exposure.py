@@ -7,10 +7,18 @@ equations 1 and 2.
 
 `draw` is pure: (scene, vocabulary, settings, generator) -> Exposure. The build and every reader call it; nothing else
 decides.
+
+With `irrelevant_from: balanced` a list tells as little of its label as can be. The paper's law gives two things away:
+a list with an anomaly is longer, by its genuine names; and a frequent name is mostly genuine where it is listed, since
+it cannot be irrelevant where it is present. So a normal sample lists as many names more as it would have exposed
+(`stand-ins`), drawn by the odds f / (1 - f) of a name that f of the records show, which the rejection of present names
+turns into f again; all other irrelevant names are drawn by 1 / (odds + mean odds), so that those which are often
+genuine are seldom fillers. See benchmarks/shortcut.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -22,6 +30,13 @@ from aesampler.scene import Presence, Scene
 from aesampler.vocabulary import IrrelevantFrom, Vocabulary
 
 Range = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+
+
+RULES = ("present", "elsewhere", "near", "kin", "unknown")
+"""Why a name is not drawn. present: marked in the sampled frames. elsewhere: present in the record or its group,
+without a mask in these frames. near, kin: see `aesampler.relations`. unknown: not known absent, where `absence` asks
+for it.
+"""
 
 
 class SimilaritySettings(BaseModel):
@@ -38,17 +53,33 @@ class SimilaritySettings(BaseModel):
     reject_above: float = Field(ge=-1.0, le=1.0)
 
 
+class HardSettings(BaseModel):
+    """A share of the irrelevant names is drawn from those near the genuine ones, and known absent.
+
+    share: of the irrelevant names, where there are as many. by: what is near a genuine name: `supercategory`, the names
+    of its supercategory, where the source has such, and its kin (see `aesampler.relations`); `similarity`, the 10 names
+    most similar to it of those that `similarity` does not reject.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    share: float = Field(ge=0.0, le=1.0)
+    by: Literal["supercategory", "similarity"] = "supercategory"
+
+
 class ExposureSettings(BaseModel):
     """The `exposure` part of a recipe; a source's own `exposure` overrides single keys of it.
 
     anomaly_probability: p of equation 2, conditional on the sample having a mask to expose. max_categories: cap of the
     list; where the genuine names reach it, a keyed draw keeps cap - 1 of them. irrelevant_count: N of equation 1:
     "uniform" on 1..min(cap - genuine, pool), an integer, or [low, high]; low may be 0, and a normal sample then still
-    lists one name. irrelevant_from: the law of one irrelevant name, see `Vocabulary.weights`. genuine: how many of the
-    names visible in the sampled frames are genuine: all, one, or [low, high]. frame_labels: `presence` (1 where the
-    mask is) or `clip` (every frame of an anomalous clip). absence: which names may be irrelevant: `known` (known absent
-    where the record has any, else the unlisted ones, marked unknown), `strict` (known absent only; a record with none
-    is skipped), `unlisted` (whatever is not annotated, as in the paper).
+    lists one name. irrelevant_from: the law of one irrelevant name, see `Vocabulary.weights`; `balanced` also makes
+    normal lists as long as the others, see the module. genuine: how many of the names visible in the sampled frames are
+    genuine: all, one, or [low, high]. frame_labels: `presence` (1 where the mask is) or `clip` (every frame of an
+    anomalous clip). absence: which names may be irrelevant: `known` (known absent where the record has any, else the
+    unlisted ones, marked unknown), `strict` (known absent only; a record with none is skipped), `unlisted` (whatever is
+    not annotated, as in the paper). hard: a share of hard negatives; null draws
+    none on purpose.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -61,6 +92,7 @@ class ExposureSettings(BaseModel):
     frame_labels: Literal["presence", "clip"] = "presence"
     absence: Literal["known", "strict", "unlisted"] = "known"
     similarity: SimilaritySettings | None = None
+    hard: HardSettings | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -81,6 +113,8 @@ class ExposureSettings(BaseModel):
                 raise ValueError(f"{key}: low is above high: {list(value)}")
         if isinstance(self.genuine, tuple) and self.genuine[0] < 1:
             raise ValueError("genuine: at least one name is exposed: low must be 1 or more")
+        if self.hard is not None and self.hard.by == "similarity" and self.similarity is None:
+            raise ValueError("hard: by similarity needs the model that `similarity` names")
         if isinstance(self.irrelevant_count, tuple) and self.irrelevant_count[1] < 1:
             raise ValueError("irrelevant_count: high must be 1 or more")
         return self
@@ -110,7 +144,8 @@ def draw(scene: Scene, vocabulary: Vocabulary, settings: ExposureSettings, rng: 
     skipped by that rule.
 
     The coin is thrown only where some frame shows a mask; else the sample is normal. `rng` is read in one fixed order:
-    the genuine names, N, the coin, the irrelevant names, the order of the list. Only `Generator.random` is used, see
+    the genuine names, N, the coin, the hard irrelevant names where there are to be any, the irrelevant names, the order
+    of the list. Only `Generator.random` is used, see
     `aesampler.rng`.
     """
     law = irrelevant_law(scene, vocabulary, settings)
@@ -122,9 +157,19 @@ def draw(scene: Scene, vocabulary: Vocabulary, settings: ExposureSettings, rng: 
     room = settings.max_categories - len(genuine)
     count = _irrelevant_count(min(room, pool), settings, rng)
     anomalous = bool(rng.random() < settings.anomaly_probability) and bool(genuine)
-    if not anomalous:
+    places: list[int] = []
+    if settings.irrelevant_from == "balanced" and not anomalous:
+        places = _weighted(vocabulary.odds(settings.genuine == "one") * (law > 0), _stand_ins(len(genuine), pool), rng)
+        law[places] = 0.0
+        count = min(count, min(settings.max_categories, pool) - len(places))
+    elif not anomalous:
         count = max(count, 1)
-    irrelevant = [vocabulary.names[place].name for place in _weighted(law, count, rng)]
+    if settings.hard is not None:
+        places += (hard := _hard(scene, vocabulary, settings.hard, genuine, law, count, rng))
+        law[hard] = 0.0
+        count -= len(hard)
+    places += _weighted(law, count, rng)
+    irrelevant = [vocabulary.names[place].name for place in places]
     names = (genuine if anomalous else []) + irrelevant
     listed = tuple(names[place] for place in np.argsort(rng.random(len(names)), kind="stable"))
     exposed = frozenset(genuine) if anomalous else frozenset()
@@ -144,19 +189,43 @@ def irrelevant_law(scene: Scene, vocabulary: Vocabulary, settings: ExposureSetti
     only rescale the others.
     """
     law = vocabulary.weights(settings.irrelevant_from).copy()
-    seen = scene.seen
-    for name in seen | vocabulary.near(seen):
-        place = vocabulary.index.get(name)
-        if place is not None:
-            law[place] = 0.0
-    if settings.absence == "unlisted" or scene.exhaustive:
-        return law
-    known = np.zeros_like(law)
-    places = [vocabulary.index[name] for name in scene.absent if name in vocabulary.index]
-    known[places] = law[places]
-    if settings.absence == "strict" or known.any():
-        return known
+    law[rejections(scene, vocabulary, settings) > 0] = 0.0
     return law
+
+
+def hard_negatives(
+    scene: Scene, vocabulary: Vocabulary, settings: HardSettings, genuine: Iterable[str]
+) -> frozenset[str]:
+    """The names near those of `genuine` that are known absent from `scene`."""
+    if settings.by == "similarity":
+        close = vocabulary.alike(genuine)
+    else:
+        close = vocabulary.kin(genuine) | vocabulary.siblings(genuine)
+    return frozenset(name for name in close if scene.presence(name) == "absent")
+
+
+def rejections(scene: Scene, vocabulary: Vocabulary, settings: ExposureSettings) -> npt.NDArray[np.int8]:
+    """Why each name may not be irrelevant in `scene`: int8 [names], 1 + the place of its rule in `RULES`; 0 where it
+    may be, and where the law of `irrelevant_from` never draws it.
+    """
+    why = np.zeros(len(vocabulary.names), dtype=np.int8)
+    drawn = vocabulary.weights(settings.irrelevant_from) > 0
+    marked = frozenset(scene.segments).union(scene.incomplete, scene.ignored)
+    kin = {name for name in vocabulary.kin(scene.seen) if scene.presence(name) != "absent"}
+    groups = (marked, scene.present, vocabulary.near(scene.seen), kin)
+    for rule, names in enumerate(groups, start=1):
+        for name in names:
+            place = vocabulary.index.get(name)
+            if place is not None and drawn[place] and not why[place]:
+                why[place] = rule
+    if settings.absence == "unlisted" or scene.exhaustive:
+        return why
+    known = np.zeros(len(why), dtype=bool)
+    known[[vocabulary.index[name] for name in scene.absent if name in vocabulary.index]] = True
+    drawable = drawn & (why == 0)
+    if settings.absence == "strict" or (drawable & known).any():
+        why[drawable & ~known] = 1 + RULES.index("unknown")
+    return why
 
 
 def list_lengths(masked: int, pool: int, settings: ExposureSettings) -> tuple[int, int]:
@@ -164,18 +233,25 @@ def list_lengths(masked: int, pool: int, settings: ExposureSettings) -> tuple[in
     least 1.
     """
     low, high = _genuine_range(masked, settings)
-    first, last = _irrelevant_range(min(settings.max_categories - high, pool), settings)
-    shortest = max(first, 1)  # a normal sample lists irrelevant names only
-    if masked and settings.anomaly_probability == 1.0:
-        shortest = low + first
-    longest = high + last if masked and settings.anomaly_probability > 0 else max(last, 1)
+    lengths: list[int] = []
     for genuine in range(low, high + 1):
-        longest = max(
-            longest,
-            _irrelevant_range(min(settings.max_categories - genuine, pool), settings)[1]
-            + (genuine if settings.anomaly_probability > 0 else 0),
-        )
-    return shortest, longest
+        first, last = _irrelevant_range(min(settings.max_categories - genuine, pool), settings)
+        if genuine and settings.anomaly_probability > 0:
+            lengths += [genuine + first, genuine + last]
+        if genuine and settings.anomaly_probability == 1:
+            continue
+        if settings.irrelevant_from == "balanced":
+            beside = _stand_ins(genuine, pool)
+            room = min(settings.max_categories, pool) - beside
+            lengths += [beside + min(first, room), beside + min(last, room)]
+        else:
+            lengths += [max(first, 1), max(last, 1)]
+    return min(lengths), max(lengths)
+
+
+def _stand_ins(genuine: int, pool: int) -> int:
+    """How many names of a balanced normal sample stand for the genuine ones that it does not list."""
+    return min(max(genuine, 1), pool)
 
 
 def _genuine_range(visible: int, settings: ExposureSettings) -> tuple[int, int]:
@@ -205,6 +281,25 @@ def _genuine_count(visible: int, settings: ExposureSettings, rng: np.random.Gene
 
 def _irrelevant_count(most: int, settings: ExposureSettings, rng: np.random.Generator) -> int:
     return _between(*_irrelevant_range(most, settings), rng)
+
+
+def _hard(
+    scene: Scene,
+    vocabulary: Vocabulary,
+    settings: HardSettings,
+    genuine: Sequence[str],
+    law: npt.NDArray[np.float64],
+    count: int,
+    rng: np.random.Generator,
+) -> list[int]:
+    """The places of the hard ones among `count` irrelevant names, drawn by `law`. They are near the genuine names
+    whether or not these come onto the list, so that hardness does not tell the label.
+    """
+    near = [vocabulary.index[name] for name in hard_negatives(scene, vocabulary, settings, genuine)]
+    hard = np.zeros_like(law)
+    hard[near] = law[near]
+    wanted = int(settings.share * count + rng.random())
+    return _weighted(hard, min(wanted, count, int(np.count_nonzero(hard))), rng)
 
 
 def _subset(size: int, count: int, rng: np.random.Generator) -> list[int]:

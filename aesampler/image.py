@@ -65,10 +65,18 @@ def probe(data: bytes) -> Picture:
     return Picture(format=_NAMES.get(name, name.lower()), height=image.height, width=image.width)
 
 
-def load(data: bytes, formats: tuple[str, ...] | None = None) -> Image.Image:
-    """The decoded image, as Pillow stores it. Raises BadRecord where Pillow cannot read it, or not to its end."""
+def load(data: bytes, formats: tuple[str, ...] | None = None, at_least: tuple[int, int] | None = None) -> Image.Image:
+    """The decoded image, as Pillow stores it. Raises BadRecord where Pillow cannot read it, or not to its end.
+
+    at_least: (height, width); a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is as large, and faster.
+    """
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
+        if at_least is not None:
+            width, height = image.size
+            fitting = (s for s in (8, 4, 2) if -(-height // s) >= at_least[0] and -(-width // s) >= at_least[1])
+            scale = next(fitting, 1)
+            image.draft(None, (max(width // scale, 1), max(height // scale, 1)))
         image.load()
     except (
         *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, RuntimeError),
@@ -85,16 +93,22 @@ def load(data: bytes, formats: tuple[str, ...] | None = None) -> Image.Image:
     return image
 
 
-def decode(data: bytes) -> Pixels:
-    """The pixels [height, width, 3], RGB: grey is repeated, CMYK converted, alpha dropped, 16 bits cut to 8."""
-    image = load(data)
+def decode(data: bytes, size: tuple[int, int] | None = None) -> Pixels:
+    """The pixels [height, width, 3], RGB: grey is repeated, CMYK converted, alpha dropped, 16 bits cut to 8.
+
+    size: (height, width) to resize to, bilinear over all pixels covered; a JPEG is decoded no larger than that needs.
+    """
+    image = load(data, at_least=size)
     if image.mode.startswith("I"):
         # Pillow clips 16 bits at 255 where it converts them.
-        grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    if size is not None and image.size != size[::-1]:
+        image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+    return np.array(image)
 
 
 def encode_jpeg(pixels: Pixels, quality: int) -> bytes:

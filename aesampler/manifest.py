@@ -37,6 +37,7 @@ PLAN = ".build/plan.json"
 
 SPLITS = ("train", "validation", "test")
 TOP_CATEGORIES = 50
+TOP_REJECTED = 20
 EXAMPLES = 3
 """Keys kept in a report for each reason of failure."""
 
@@ -142,7 +143,8 @@ class SampleRow:
 
 class ShardHead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a Parquet says of its tar. path: of the tar in the corpus, "" (and sha256 "") where no sample was left.
-    encoding: jpg or png.
+    encoding: jpg or png. rejections: rule -> name -> samples in which the rule kept the name off the list, see
+    `exposure.RULES`.
     """
 
     encoding: str
@@ -150,6 +152,7 @@ class ShardHead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     samples: int = 0
     bytes: int = 0
     sha256: str = ""
+    rejections: dict[str, dict[str, int]] = {}
     format_version: int = FORMAT_VERSION
 
 
@@ -226,8 +229,8 @@ class ShardReport:
     index: its number. path, bytes, sha256: of its tar, "" and 0 where no sample was left. manifest: its Parquet. kind,
     encoding, frames: of every sample, with padding. samples, anomalous; valid_frames: frames that are not padding, in
     all samples. skipped: rule -> samples; failures: reason -> samples; examples: reason -> at most `EXAMPLES` keys.
-    packed_names: `names`, packed, because there is one for each category and the driver holds the reports of all
-    shards.
+    packed_names, packed_rejections: `names` and `rejections`, packed, because they hold an entry for each category and
+    the driver holds the reports of all shards.
     """
 
     source: str
@@ -247,11 +250,17 @@ class ShardReport:
     failures: Mapping[str, int]
     examples: Mapping[str, tuple[str, ...]]
     packed_names: Data
+    packed_rejections: Data
 
     @property
     def names(self) -> dict[str, tuple[int, int]]:
         """Name -> samples that list it, samples that expose it."""
         return msgspec.json.decode(zlib.decompress(self.packed_names), type=dict[str, tuple[int, int]])
+
+    @property
+    def rejections(self) -> dict[str, dict[str, int]]:
+        """Rule -> name -> samples in which the rule kept the name off the list."""
+        return msgspec.json.decode(zlib.decompress(self.packed_rejections), type=dict[str, dict[str, int]])
 
     @property
     def rejected(self) -> int:
@@ -317,6 +326,7 @@ class ShardReport:
             packed_names=zlib.compress(
                 msgspec.json.encode({name: (count, genuine[name]) for name, count in listed.items()})
             ),
+            packed_rejections=zlib.compress(msgspec.json.encode(head.rejections)),
         )
 
 
@@ -342,6 +352,7 @@ class Totals:
     examples: dict[str, str] = field(default_factory=dict)
     listed: Counter[str] = field(default_factory=Counter)
     genuine: Counter[str] = field(default_factory=Counter)
+    rejections: dict[str, Counter[str]] = field(default_factory=dict)
 
     def add(self, report: ShardReport) -> None:
         """Count one shard."""
@@ -354,6 +365,8 @@ class Totals:
         for name, (listed, genuine) in report.names.items():
             self.listed[name] += listed
             self.genuine[name] += genuine
+        for rule, names in report.rejections.items():
+            self.rejections.setdefault(rule, Counter()).update(names)
         for reason, keys in report.examples.items():
             self.examples[reason] = min(keys[0], self.examples.get(reason, keys[0]))
 
@@ -437,6 +450,61 @@ class CategoryCount(msgspec.Struct, frozen=True, kw_only=True):
     genuine: int
 
 
+class Rejections(msgspec.Struct, frozen=True, kw_only=True):
+    """What one rule kept off the lists. total: names, over all samples. names: how many different ones; top: the
+    `TOP_REJECTED` that it kept off most often, with the number of samples.
+    """
+
+    total: int
+    names: int
+    top: dict[str, int]
+
+    @classmethod
+    def of(cls, counts: Counter[str]) -> Rejections:
+        """The sum of one rule."""
+        ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
+        return cls(total=counts.total(), names=len(counts), top=dict(ordered[:TOP_REJECTED]))
+
+
+class NameRate(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the samples that list a name, how many are anomalous."""
+
+    name: str
+    listed: int
+    anomalous: int
+
+
+class LengthRate(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the samples whose list has so many names, how many are anomalous."""
+
+    length: int
+    samples: int
+    anomalous: int
+
+
+class Shortcut(msgspec.Struct, frozen=True, kw_only=True):
+    """How well the lists alone tell the labels, see `aesampler.audit`. samples, anomalous: looked at. auc: held out,
+    with its standard error; null where too few samples are of one label. names: the most telling ones.
+    """
+
+    samples: int
+    anomalous: int
+    auc: float | None
+    error: float
+    names: list[NameRate]
+    lengths: list[LengthRate]
+
+    @property
+    def line(self) -> str:
+        """The audit in a line."""
+        if self.auc is None:
+            return f"too few samples of one label among {self.samples:,} to say what the lists alone give away"
+        return (
+            f"the lists alone tell the label with an AUC of {self.auc:.3f} +- {self.error:.3f} "
+            f"({self.samples:,} samples; 0.5: nothing)"
+        )
+
+
 class Sums(msgspec.Struct, frozen=True, kw_only=True):
     """Sums over the corpus. frames: without padding. bytes: of the tars. categories: the `TOP_CATEGORIES` that are
     exposed most often.
@@ -455,8 +523,9 @@ class CorpusHead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """`corpus.json`: what the corpus is, what it was made of and by, where all of it lies, and how much there is.
 
     recipe: as `Recipe.document` gives it. tools: package -> version. inputs: recipe entry -> fingerprint. splits: split
-    -> source -> `SourceHead`. skipped: rule -> samples. failures: reason -> samples. The text is the same for equal
-    heads, and tells nothing of a host, a time or a path.
+    -> source -> `SourceHead`. skipped: rule -> samples. failures: reason -> samples. rejections: rule of
+    `exposure.RULES` -> the names that it kept off the lists. shortcut: source -> what its lists give away. The text is
+    the same for equal heads, and tells nothing of a host, a time or a path.
     """
 
     format_version: int
@@ -471,6 +540,8 @@ class CorpusHead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     totals: Sums
     skipped: dict[str, int]
     failures: dict[str, int]
+    rejections: dict[str, Rejections] = {}
+    shortcut: dict[str, Shortcut] = {}
 
     @classmethod
     def of(
@@ -481,6 +552,7 @@ class CorpusHead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         tools: Mapping[str, str],
         inputs: Mapping[str, Any],
         reports: Iterable[ShardReport],
+        shortcut: Mapping[str, Shortcut] | None = None,
     ) -> CorpusHead:
         """The head of the corpus whose shards are `reports`, in any order."""
         totals = Totals()
@@ -512,6 +584,8 @@ class CorpusHead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             ),
             skipped=dict(sorted(totals.skipped.items())),
             failures=dict(sorted(totals.failures.items())),
+            rejections={rule: Rejections.of(counts) for rule, counts in sorted(totals.rejections.items())},
+            shortcut=dict(sorted((shortcut or {}).items())),
         )
 
     def totals_json(self) -> dict[str, Any]:

@@ -14,12 +14,15 @@ class Category:
     """One name of a source's vocabulary.
 
     name: unique within the source, as it is shown in lists ("cell phone"). origin: the source's own id of it. aliases:
-    other names of the same thing.
+    other names of the same thing. supercategory: the source's own group of names ("vehicle"). synset: the sense in
+    WordNet 3.0, "mouse.n.04". Both "" where the source does not say.
     """
 
     name: str
     origin: str
     aliases: tuple[str, ...] = ()
+    supercategory: str = ""
+    synset: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

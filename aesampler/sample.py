@@ -44,6 +44,13 @@ class Labels:
     frame_labels: tuple[int, ...]
 
 
+def anomaly(scene: Scene, exposure: Exposure, frames: int) -> tuple[str, ...]:
+    """The masks of `scene` under `exposure`, as `label` has them, padded to `frames`."""
+    nothing = _nothing(scene.height, scene.width)
+    found = [_union(scene.segments, exposure.genuine, place, scene) or nothing for place in range(len(scene.annotated))]
+    return tuple(found + found[-1:] * (frames - len(found)))
+
+
 def label(scene: Scene, exposure: Exposure, frames: int, rule: Literal["presence", "clip"]) -> Labels:
     """The labels of `scene` under `exposure`, padded to `frames`; the module's docstring has the rules."""
     height, width = scene.height, scene.width
@@ -124,6 +131,16 @@ def _nothing(height: int, width: int) -> str:
     return masks.encode(np.zeros((height, width), dtype=bool))
 
 
+def _drawn(plane: npt.NDArray[np.bool_]) -> tuple[bytes, bytes]:
+    """The PNG of a mask, and its bits as `masks_digest` takes them."""
+    return masks.write_png(plane), np.packbits(plane).tobytes()
+
+
+@lru_cache(maxsize=256)
+def _blank(height: int, width: int) -> tuple[bytes, bytes]:
+    return _drawn(np.zeros((height, width), dtype=bool))
+
+
 def _union(tracks: Mapping[str, Track], names: Sequence[str], place: int, scene: Scene) -> str | None:
     found = [counts for name in names if name in tracks and (counts := tracks[name][place]) is not None]
     if len(found) < 2:
@@ -156,6 +173,28 @@ class SampleJson(msgspec.Struct):
     frame_labels: list[int]
     ignored: list[_Rle]
     redraw: str
+
+    @classmethod
+    def of(cls, key: str, members: Mapping[str, bytes]) -> SampleJson:
+        """The `.json` member of a sample. Raises CorpusError where there is none, or another thing."""
+        if "json" not in members:
+            raise CorpusError("the sample has no .json member", where=key, got=sorted(members))
+        try:
+            return msgspec.json.decode(members["json"], type=cls)
+        except msgspec.DecodeError as error:
+            raise CorpusError(f"K.json is not as the corpus format says: {error}", where=key) from error
+
+    def pictures(self, members: Mapping[str, bytes]) -> list[tuple[bytes, bytes]]:
+        """The picture and the mask of each frame, encoded. Raises CorpusError where one is missing."""
+        found = []
+        for prefix in [""] if "mask.png" in members else [f"{place:03d}." for place in range(len(self.frame_labels))]:
+            picture = next((members[prefix + ext] for ext in ("jpg", "png") if prefix + ext in members), None)
+            if picture is None or prefix + "mask.png" not in members:
+                raise CorpusError(
+                    f"frame {prefix or '0'} has no picture or no mask", where=self.key, got=sorted(members)
+                )
+            found.append((picture, members[prefix + "mask.png"]))
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,11 +246,10 @@ def encode(
     )
     members = [("json", msgspec.json.encode(body)), ("cls", b"1" if exposure.anomalous else b"0")]
     digest = hashlib.sha256(b"%d %d %d\n" % (len(labels.masks), height, width))
-    drawn: dict[str, tuple[bytes, bytes]] = {}
+    drawn = {_nothing(height, width): _blank(height, width)}
     for place, (picture, counts) in enumerate(zip(pictures, labels.masks, strict=True)):
         if counts not in drawn:
-            plane = masks.decode(counts, height, width)
-            drawn[counts] = masks.write_png(plane), np.packbits(plane).tobytes()
+            drawn[counts] = _drawn(masks.decode(counts, height, width))
         png, bits = drawn[counts]
         digest.update(bits)
         prefix = "" if kind == "image" else f"{place:03d}."
@@ -240,7 +278,8 @@ class Sample:
 
     frames: uint8 [T, H, W, 3], RGB. masks: bool [T, H, W], the anomaly. ignored: bool [T, H, W], pixels that say
     nothing. frame_labels: uint8 [T]: 0, 1, or 255 for unknown. categories, is_genuine, presence: parallel.
-    valid_frames: frames that are not padding. redraw: see `aesampler.scene`.
+    valid_frames: frames that are not padding. redraw: see `aesampler.scene`. duplicate: whether a stream hands it out
+    once more, so that every rank has as many steps.
     """
 
     key: str
@@ -258,6 +297,7 @@ class Sample:
     ignored: npt.NDArray[np.bool_]
     frame_labels: npt.NDArray[np.uint8]
     redraw: str
+    duplicate: bool = False
 
     @property
     def scene(self) -> Scene:
@@ -269,20 +309,11 @@ class Sample:
         """The sample of a shard's members (extension -> bytes). Raises CorpusError where a member is missing or does
         not fit the others.
         """
-        if "json" not in members:
-            raise CorpusError("the sample has no .json member", where=key, got=sorted(members))
-        try:
-            body = msgspec.json.decode(members["json"], type=SampleJson)
-        except msgspec.DecodeError as error:
-            raise CorpusError(f"K.json is not as the corpus format says: {error}", where=key) from error
-        prefixes = [""] if "mask.png" in members else [f"{place:03d}." for place in range(len(body.frame_labels))]
+        body = SampleJson.of(key, members)
         frames, planes = [], []
-        for prefix in prefixes:
-            picture = next((members[prefix + ext] for ext in ("jpg", "png") if prefix + ext in members), None)
-            if picture is None or prefix + "mask.png" not in members:
-                raise CorpusError(f"frame {prefix or '0'} has no picture or no mask", where=key, got=sorted(members))
+        for picture, mask in body.pictures(members):
             frames.append(image.decode(picture))
-            planes.append(masks.read_png(members[prefix + "mask.png"]))
+            planes.append(masks.read_png(mask))
         shapes = {(body.height, body.width), *(f.shape[:2] for f in frames), *(p.shape for p in planes)}
         if len(shapes) > 1:
             raise CorpusError("pictures and masks differ in size", where=key, got=sorted(shapes))

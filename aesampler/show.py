@@ -22,13 +22,16 @@ from rich.table import Table
 
 from aesampler import rng
 from aesampler.corpus import Corpus
-from aesampler.manifest import CategoryCount, CorpusHead
+from aesampler.exposure import irrelevant_law
+from aesampler.manifest import CategoryCount, CorpusHead, Rejections, Shortcut
 from aesampler.sample import UNKNOWN, Sample
 
 # -- figures -----------------------------------------------------------------------------------------------------------
 
 TOP = 12
 """Names in the summary."""
+MOST = 6
+"""Names told of a rule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,8 @@ class Summary:
     top: tuple[CategoryCount, ...]
     skipped: dict[str, int]
     failures: dict[str, int]
+    rejections: dict[str, Rejections]
+    shortcut: dict[str, Shortcut]
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-able mapping."""
@@ -83,7 +88,19 @@ class Summary:
         for entry in self.top:
             names.add_row(entry.name, f"{entry.genuine:,}", f"{entry.listed:,}")
         lost = [*self.skipped.items(), *self.failures.items()]
-        return Group(table, names, *(f"left out: {count:,} x {reason}" for reason, count in lost))
+        rules = Table("rule", title="kept off the lists", title_justify="left")
+        rules.add_column("times", justify="right")
+        rules.add_column("most often")
+        for rule, found in self.rejections.items():
+            most = list(found.top.items())[:MOST]
+            rules.add_row(rule, f"{found.total:,}", ", ".join(f"{name} {count:,}" for name, count in most))
+        return Group(
+            table,
+            names,
+            *([rules] if self.rejections else []),
+            *(f"{source}: {found.line}" for source, found in self.shortcut.items()),
+            *(f"left out: {count:,} x {reason}" for reason, count in lost),
+        )
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -106,6 +123,8 @@ def summary(corpus: Corpus) -> Summary:
         top=tuple(head.totals.categories[:TOP]),
         skipped=head.skipped,
         failures=head.failures,
+        rejections=head.rejections,
+        shortcut=head.shortcut,
     )
 
 
@@ -153,6 +172,48 @@ def describe(sample: Sample) -> dict[str, Any]:
         "anomaly_area": [round(float(plane.mean()), 6) for plane in sample.masks],
         "ignored_area": [round(float(plane.mean()), 6) for plane in sample.ignored],
     }
+
+
+def reasons(corpus: Corpus, sample: Sample) -> list[dict[str, Any]]:
+    """Why each name is on the list of `sample`, JSON-able: name, genuine, presence, and `why` in words."""
+    scene = sample.scene
+    settings, vocabulary = corpus.settings(sample.split, sample.source), corpus.vocabulary(sample.source)
+    law = irrelevant_law(scene, vocabulary, settings)
+    marks = {
+        "absent": "known absent, as every name that is not annotated is"
+        if scene.exhaustive
+        else "known absent: looked for and not found",
+        "unknown": "not annotated, so whether it is there is unknown",
+        "present": "present",
+    }
+    told = []
+    for name, genuine, known in zip(sample.categories, sample.is_genuine, sample.presence, strict=True):
+        if genuine:
+            frames = [place for place, counts in enumerate(scene.segments[name]) if counts is not None]
+            why = f"genuine: visible in {_ranges(frames)} of {_plural(len(scene.annotated))}"
+        else:
+            place = vocabulary.index.get(name)
+            chance = law[place] / law.sum() if place is not None and law.sum() else 0.0
+            why = f"irrelevant: {marks[known]}; one draw in {1 / chance:,.0f} takes it" if chance else marks[known]
+            why += f" ({settings.irrelevant_from})"
+        told.append({"name": name, "genuine": genuine, "presence": known, "why": why})
+    return told
+
+
+def _plural(frames: int) -> str:
+    return f"{frames} frames" if frames > 1 else "1 frame"
+
+
+def _ranges(places: Sequence[int]) -> str:
+    """[0, 1, 2, 5] as "frames 0-2, 5"."""
+    runs: list[list[int]] = []
+    for place in places:
+        if runs and runs[-1][-1] == place - 1:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    told = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    return f"{'frame' if len(places) == 1 else 'frames'} {told}"
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------
@@ -240,19 +301,32 @@ def _painted(
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     picture = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
     canvas = np.asarray(picture).astype(np.float32)
+    colour, cover = veil(mask, ignored, size)
+    canvas = (1 - cover) * canvas + cover * colour
+    return Image.fromarray(np.clip(np.rint(canvas), 0, 255).astype(np.uint8))
+
+
+def veil(
+    mask: npt.NDArray[np.bool_], ignored: npt.NDArray[np.bool_], size: tuple[int, int]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """What lies over a picture of (width, height) `size`: colour, float32 [H, W, 3] in [0, 255], and cover, float32
+    [H, W, 1] in [0, 1].
+    """
+    colour, cover = np.zeros((size[1], size[0], 3), np.float32), np.zeros((size[1], size[0], 1), np.float32)
     if ignored.any():
         hidden = _scaled(ignored, size)
         rows, columns = np.indices(hidden.shape)
         stripe = (rows + columns) % 10 < 4
-        canvas[hidden & stripe] = 0.25 * canvas[hidden & stripe] + 0.75 * np.array((238, 240, 244), np.float32)
-        canvas[hidden & ~stripe] = 0.55 * canvas[hidden & ~stripe] + 0.45 * np.array((88, 94, 106), np.float32)
+        colour[hidden & stripe], cover[hidden & stripe] = (238, 240, 244), 0.75
+        colour[hidden & ~stripe], cover[hidden & ~stripe] = (88, 94, 106), 0.45
     if mask.any():
         shown = _scaled(mask, size)
-        canvas[shown] = (1 - TINT) * canvas[shown] + TINT * np.array(RED, np.float32)
+        colour[shown], cover[shown] = RED, TINT
         reach = 2 if max(size) > 400 else 1
-        canvas[_edge(shown, 2 * reach)] = (255, 255, 255)
-        canvas[_edge(shown, reach)] = RED
-    return Image.fromarray(np.clip(np.rint(canvas), 0, 255).astype(np.uint8))
+        outer, inner = _edge(shown, 2 * reach), _edge(shown, reach)
+        colour[outer], cover[outer] = (255, 255, 255), 1
+        colour[inner], cover[inner] = RED, 1
+    return colour, cover
 
 
 def _scaled(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:

@@ -23,6 +23,9 @@ from aesampler.exposure import SimilaritySettings
 
 PROMPT = "a photo of a {name}"
 BATCH = 256
+ALIKE = 10
+"""Names that hard negatives of one name are drawn from."""
+Sets = tuple[frozenset[str], ...]
 
 
 def near(names: Sequence[str], settings: SimilaritySettings) -> tuple[frozenset[str], ...]:
@@ -31,11 +34,26 @@ def near(names: Sequence[str], settings: SimilaritySettings) -> tuple[frozenset[
     Raises MissingExtra without open_clip, RecipeError for an unknown model or weights that do not fit it, StorageError
     where weights named by a tag cannot be fetched.
     """
+    return neighbours(names, settings)[0]
+
+
+def neighbours(names: Sequence[str], settings: SimilaritySettings) -> tuple[Sets, Sets]:
+    """`near`, and for each name the `ALIKE` others most similar to it of those that are not near it."""
     features = encode(names, settings)
-    close = features @ features.T > settings.reject_above
+    cosine = features @ features.T
+    close = cosine > settings.reject_above
     close |= close.T  # a matrix product need not be symmetric to the last bit
     np.fill_diagonal(close, False)
-    return tuple(frozenset(names[other] for other in np.flatnonzero(row).tolist()) for row in close)
+    near = tuple(frozenset(names[other] for other in np.flatnonzero(row).tolist()) for row in close)
+    cosine[close] = -np.inf
+    if len(names):
+        np.fill_diagonal(cosine, -np.inf)
+    order = np.argsort(-cosine, axis=1, kind="stable")[:, :ALIKE]
+    alike = tuple(
+        frozenset(names[other] for other in row.tolist() if np.isfinite(cosine[place, other]))
+        for place, row in enumerate(order)
+    )
+    return near, alike
 
 
 def encode(names: Sequence[str], settings: SimilaritySettings) -> npt.NDArray[np.float32]:

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from aesampler import image, manifest, masks, rng, sample, shard
+from aesampler import image, manifest, masks, rng, sample, shard, shortcut
 from aesampler.corpus import Corpus
 from aesampler.errors import AesamplerError, BadRecord, CorpusError
 from aesampler.exposure import ExposureSettings
@@ -43,6 +43,8 @@ from aesampler.scene import Scene
 
 SHOWN = 50
 """Problems of one check that are told one by one; the others are counted."""
+
+NEAR_AUC = 0.005
 
 KEY = re.compile(r"[a-z0-9_-]{1,80}")
 BAD_KEY = "a key is of [a-z0-9_-], at most 80 characters"
@@ -160,6 +162,7 @@ def verify(corpus: Corpus, deep: bool = False, progress: Progress | None = None)
                 if progress is not None:
                     progress("samples", done, len(corpus), size)
     _head(corpus.head, reports, findings)
+    _shortcut(corpus, reports, findings)
     _keys(corpus, seen, findings)
     _groups(corpus, seen, findings)
     _card(corpus, findings)
@@ -198,7 +201,12 @@ def _head(head: CorpusHead, reports: Sequence[ShardReport], findings: _Findings)
     recipe_sha256 = hashlib.sha256(json.dumps(head.recipe, sort_keys=True).encode()).hexdigest()
     try:
         again = CorpusHead.of(
-            recipe=head.recipe, recipe_sha256=recipe_sha256, tools=head.tools, inputs=head.inputs, reports=reports
+            recipe=head.recipe,
+            recipe_sha256=recipe_sha256,
+            tools=head.tools,
+            inputs=head.inputs,
+            reports=reports,
+            shortcut=head.shortcut,
         )
     except (CorpusError, KeyError, ValueError) as error:
         findings.look("head", HEAD, f"the manifests do not make a corpus: {error}")
@@ -206,6 +214,18 @@ def _head(head: CorpusHead, reports: Sequence[ShardReport], findings: _Findings)
     parts = CorpusHead.__struct_fields__
     wrong = [name for name in parts if getattr(head, name) != getattr(again, name)]
     findings.look("head", HEAD, f"not the sum of the manifests: {', '.join(wrong)}" if wrong else None)
+
+
+def _shortcut(corpus: Corpus, reports: Sequence[ShardReport], findings: _Findings) -> None:
+    """Whether the lists give away what corpus.json says; the last digits of an AUC may be another machine's."""
+    if not corpus.head.shortcut:
+        return
+    again = shortcut.of_reports(corpus.folder, reports)
+    for source, stated in corpus.head.shortcut.items():
+        got = again.get(source)
+        near = got is not None and abs((got.auc or 0.0) - (stated.auc or 0.0)) < NEAR_AUC
+        same = got is not None and (got.samples, got.lengths) == (stated.samples, stated.lengths)
+        findings.look("head", HEAD, None if near and same else f"shortcut of {source} is not that of the manifests")
 
 
 def _card(corpus: Corpus, findings: _Findings) -> None:

@@ -32,6 +32,10 @@ SCHEMA = pa.schema(
         pa.field("count", pa.int64(), nullable=False),
         pa.field("weight", pa.float64(), nullable=False),
         pa.field("near", pa.list_(pa.string()), nullable=False),
+        pa.field("kin", pa.list_(pa.string()), nullable=False),
+        pa.field("alike", pa.list_(pa.string()), nullable=False),
+        pa.field("supercategory", pa.string(), nullable=False),
+        pa.field("synset", pa.string(), nullable=False),
     ]
 )
 
@@ -42,7 +46,9 @@ class Name:
 
     count: records in which the name has a mask that may be exposed. weight: the chance, times the number of records,
     that "another record uniformly, then one of its names uniformly" gives it: the sum over its records of 1 / names in
-    that record. near: names too similar to be told apart.
+    that record. near: names that may be said of the same thing, or are too similar to be told apart. kin: names often
+    taken for it (see `aesampler.relations`). alike: the names most similar to it that are not too similar, where hard
+    negatives are drawn by similarity. supercategory, synset: see `Category`.
     """
 
     name: str
@@ -50,6 +56,22 @@ class Name:
     count: int = 0
     weight: float = 0.0
     near: frozenset[str] = frozenset()
+    kin: frozenset[str] = frozenset()
+    alike: frozenset[str] = frozenset()
+    supercategory: str = ""
+    synset: str = ""
+
+    @classmethod
+    def of(cls, category: Category, count: int, weight: float) -> Name:
+        """The row of a category."""
+        return cls(
+            name=category.name,
+            aliases=category.aliases,
+            count=count,
+            weight=weight,
+            supercategory=category.supercategory,
+            synset=category.synset,
+        )
 
 
 @dataclass(frozen=True)
@@ -83,7 +105,7 @@ class Vocabulary:
             weights += by_size[size] / size
         return cls(
             tuple(
-                Name(name=category.name, aliases=category.aliases, count=int(counts[i]), weight=float(weights[i]))
+                Name.of(category, count=int(counts[i]), weight=float(weights[i]))
                 for i, category in enumerate(categories)
             )
         )
@@ -92,7 +114,7 @@ class Vocabulary:
     def _pools(self) -> dict[str, npt.NDArray[np.float64]]:
         return {
             "samples": np.array([entry.weight for entry in self.names]),
-            "balanced": np.array([float(entry.count) for entry in self.names]),
+            "balanced": self._fillers(),
             "categories": np.ones(len(self.names)),
         }
 
@@ -100,45 +122,110 @@ class Vocabulary:
         """The law of one draw before anything is rejected: float64 [names], not normalised; 0 where a name is never
         drawn.
 
-        samples: another record, then one of its names (LAVIDA eq. 1). balanced: as often as a name is genuine.
-        categories: uniform over the names.
+        samples: another record, then one of its names (LAVIDA eq. 1). balanced: of the names that stand for no genuine
+        one, see `aesampler.exposure`. categories: uniform over the names.
         """
         return self._pools[irrelevant_from]
 
+    def odds(self, one: bool) -> npt.NDArray[np.float64]:
+        """How often a name is genuine in a record, to how often it is not: float64 [names]; 0 where it never is.
+
+        one: where one name of a record is genuine, uniformly, else all. A share above 0.95 counts as 0.95.
+        """
+        return self._odds[one]
+
+    @cached_property
+    def _odds(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        count = np.array([float(entry.count) for entry in self.names])
+        weight = np.array([entry.weight for entry in self.names])
+        records = max(float(weight.sum()), 1.0)
+        every, one = (np.minimum(part / records, 0.95) for part in (count, weight))
+        return every / (1 - every), one / (1 - one)
+
+    def _fillers(self) -> npt.NDArray[np.float64]:
+        odds = self.odds(one=False)
+        drawn = odds > 0
+        law = np.zeros(len(odds))
+        if drawn.any():
+            law[drawn] = 1 / (odds[drawn] + odds[drawn].mean())
+        return law
+
     def merged(self, other: Vocabulary) -> Vocabulary:
-        """Both together, as for two entries of one source: counts and weights add up, new names come last."""
-        mine = {entry.name: entry for entry in self.names}
-        theirs = {entry.name: entry for entry in other.names}
-        nothing = Name(name="")
-        return Vocabulary(
-            tuple(
-                Name(
-                    name=name,
-                    aliases=tuple(dict.fromkeys(mine.get(name, nothing).aliases + theirs.get(name, nothing).aliases)),
-                    count=mine.get(name, nothing).count + theirs.get(name, nothing).count,
-                    weight=mine.get(name, nothing).weight + theirs.get(name, nothing).weight,
-                )
-                for name in mine | theirs
+        """Both together, as for two entries of one source: counts and weights add up, new names come last. Relations
+        are those of the whole, so they are found afterwards.
+        """
+        found = {entry.name: entry for entry in self.names}
+        for two in other.names:
+            one = found.get(two.name, Name(name=two.name))
+            found[two.name] = Name(
+                name=one.name,
+                aliases=tuple(dict.fromkeys(one.aliases + two.aliases)),
+                count=one.count + two.count,
+                weight=one.weight + two.weight,
+                supercategory=one.supercategory or two.supercategory,
+                synset=one.synset or two.synset,
             )
-        )
+        return Vocabulary(tuple(found.values()))
 
     def with_near(self, near: Sequence[frozenset[str]]) -> Vocabulary:
-        """The same names, the i-th with near[i] as the names too similar to it."""
-        return Vocabulary(tuple(replace(entry, near=close) for entry, close in zip(self.names, near, strict=True)))
+        """The same names, the i-th with near[i] added to its near names."""
+        return self._with("near", near)
+
+    def with_kin(self, kin: Sequence[frozenset[str]]) -> Vocabulary:
+        """The same names, the i-th with kin[i] added to its kin."""
+        return self._with("kin", kin)
+
+    def with_alike(self, alike: Sequence[frozenset[str]]) -> Vocabulary:
+        """The same names, the i-th with alike[i] added to those like it."""
+        return self._with("alike", alike)
+
+    def _with(self, field: str, sets: Sequence[frozenset[str]]) -> Vocabulary:
+        pairs = zip(self.names, sets, strict=True)
+        return Vocabulary(tuple(replace(entry, **{field: getattr(entry, field) | added}) for entry, added in pairs))
 
     def near(self, names: Iterable[str]) -> frozenset[str]:
-        """Names too similar to any of `names`; without them."""
-        close: set[str] = set()
-        for name in names:
-            place = self.index.get(name)
-            if place is not None:
-                close |= self.names[place].near
-        return frozenset(close)
+        """Names near any of `names`."""
+        return self._union("near", names)
+
+    def kin(self, names: Iterable[str]) -> frozenset[str]:
+        """Names that are kin of any of `names`."""
+        return self._union("kin", names)
+
+    def alike(self, names: Iterable[str]) -> frozenset[str]:
+        """Names that are like any of `names`."""
+        return self._union("alike", names)
+
+    def siblings(self, names: Iterable[str]) -> frozenset[str]:
+        """Names that share a supercategory with any of `names`, and these."""
+        places = [self.index[name] for name in names if name in self.index]
+        wanted = {self.names[place].supercategory for place in places} - {""}
+        return frozenset(name for group in wanted for name in self._supercategories[group])
+
+    @cached_property
+    def _supercategories(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for entry in self.names:
+            found.setdefault(entry.supercategory, []).append(entry.name)
+        return found
+
+    def _union(self, field: str, names: Iterable[str]) -> frozenset[str]:
+        places = (self.index.get(name) for name in names)
+        return frozenset().union(*(getattr(self.names[place], field) for place in places if place is not None))
 
     def write(self, sink: BinaryIO) -> None:
         """As Parquet, one row a name; equal vocabularies give equal bytes."""
         rows = [
-            {"name": n.name, "aliases": list(n.aliases), "count": n.count, "weight": n.weight, "near": sorted(n.near)}
+            {
+                "name": n.name,
+                "aliases": list(n.aliases),
+                "count": n.count,
+                "weight": n.weight,
+                "near": sorted(n.near),
+                "kin": sorted(n.kin),
+                "alike": sorted(n.alike),
+                "supercategory": n.supercategory,
+                "synset": n.synset,
+            }
             for n in self.names
         ]
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), sink, compression="zstd")
@@ -164,6 +251,10 @@ class Vocabulary:
                     count=r["count"],
                     weight=r["weight"],
                     near=frozenset(r["near"]),
+                    kin=frozenset(r["kin"]),
+                    alike=frozenset(r["alike"]),
+                    supercategory=r["supercategory"],
+                    synset=r["synset"],
                 )
                 for r in table.to_pylist()
             )

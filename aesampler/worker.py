@@ -17,14 +17,18 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import BinaryIO
 
+import numpy as np
+import numpy.typing as npt
+
 from aesampler import image, manifest, sample
 from aesampler.catalog import Catalog
-from aesampler.errors import BadRecord
-from aesampler.exposure import ExposureSettings
-from aesampler.manifest import SampleRow, ShardHead, ShardReport
+from aesampler.errors import BadRecord, CorpusError
+from aesampler.exposure import RULES, ExposureSettings, rejections
+from aesampler.manifest import PLAN, SampleRow, ShardHead, ShardReport
 from aesampler.plan import ShardTask, split_of
 from aesampler.recipe import Recipe, SourceEntry
 from aesampler.record import Record
+from aesampler.scene import Scene
 from aesampler.shard import Member, ShardWriter
 from aesampler.sources.source import Source
 from aesampler.storage import Folder
@@ -44,11 +48,12 @@ Note = Callable[[str], None]
 class Job:
     """What all tasks of a build share: small, picklable, the same for every worker.
 
-    roots, catalogs (folders, see `Catalog.open`), encodings (jpg, png) and transcoded (whether pictures are encoded
-    anew): one a recipe entry.
+    plan_sha256: of the plan that lies in OUT while the build runs. roots, catalogs (folders, see `Catalog.open`),
+    encodings (jpg, png) and transcoded (whether pictures are encoded anew): one a recipe entry.
     """
 
     recipe: Recipe
+    plan_sha256: str
     out: Folder
     roots: tuple[Folder, ...]
     catalogs: tuple[Folder, ...]
@@ -71,7 +76,7 @@ def build_shard(task: ShardTask, job: Job, note: Note = lambda key: None) -> Sha
     bench = _Bench.of(task, job)
     made = _samples(bench, rows, note)
     first = next(made, None)
-    head = ShardHead(encoding=bench.encoding)
+    head = ShardHead(encoding=bench.encoding, rejections=bench.rejections())
     if first is not None:
 
         def write(sink: BinaryIO) -> None:
@@ -82,17 +87,34 @@ def build_shard(task: ShardTask, job: Job, note: Note = lambda key: None) -> Sha
                 rows.append(row.placed(shard=tar, index=index, offset=block.offset, size=block.size))
             done = writer.finish()
             head = ShardHead(
-                encoding=bench.encoding, path=tar, bytes=done.bytes, samples=done.samples, sha256=done.sha256
+                encoding=bench.encoding,
+                path=tar,
+                bytes=done.bytes,
+                samples=done.samples,
+                sha256=done.sha256,
+                rejections=bench.rejections(),
             )
 
         job.out.commit(tar, write)
+    _same_plan(job)
     job.out.commit(parquet, lambda sink: manifest.write(rows, sink, head))
     return ShardReport.read(job.out, parquet)
 
 
+def _same_plan(job: Job) -> None:
+    """Refuse to finish a shard in a folder where another build has begun meanwhile: this worker has outlived its
+    own.
+    """
+    there = job.out.read(PLAN) if job.out.exists(PLAN) else b""
+    if hashlib.sha256(there).hexdigest() != job.plan_sha256:
+        raise CorpusError("another build has begun in this folder", where=job.out.url, do="let it end, or stop it")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bench:
-    """All that stays the same over the samples of a task."""
+    """All that stays the same over the samples of a task, but for `tally`: how often each rule rejected each name,
+    int64 [1 + rules, names], see `exposure.rejections`.
+    """
 
     task: ShardTask
     recipe: Recipe
@@ -105,11 +127,13 @@ class _Bench:
     vocabulary: Vocabulary
     encoding: str
     transcoded: bool
+    tally: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, task: ShardTask, job: Job) -> _Bench:
         entry = job.recipe.sources[task.entry]
         catalog = _catalog(job.catalogs[task.entry])
+        vocabulary = _vocabulary(job.out, entry.name)
         return cls(
             task=task,
             recipe=job.recipe,
@@ -119,10 +143,25 @@ class _Bench:
             root=job.roots[task.entry],
             catalog=catalog,
             names=tuple(category.name for category in catalog.categories),
-            vocabulary=_vocabulary(job.out, entry.name),
+            vocabulary=vocabulary,
             encoding=job.encodings[task.entry],
             transcoded=job.transcoded[task.entry],
+            tally=np.zeros((1 + len(RULES), len(vocabulary.names)), dtype=np.int64),
         )
+
+    def count(self, scene: Scene) -> None:
+        """Count what may not be drawn for one sample."""
+        why = rejections(scene, self.vocabulary, self.settings)
+        self.tally[why, np.arange(len(why))] += 1
+
+    def rejections(self) -> dict[str, dict[str, int]]:
+        """Rule -> name -> samples, of the rules and names that were counted."""
+        found = {}
+        for rule, counts in zip(RULES, self.tally[1:], strict=True):
+            names = {self.vocabulary.names[place].name: int(counts[place]) for place in np.flatnonzero(counts)}
+            if names:
+                found[rule] = dict(sorted(names.items()))
+        return found
 
     @property
     def frames(self) -> int:
@@ -185,26 +224,26 @@ def sample_key(prefix: str, identity: str, start: int | None = None) -> str:
     return f"{prefix}_{slug}{ending}"
 
 
-def _pictures(unit: _Unit, root: Folder) -> list[bytes]:
+def _pictures(unit: _Unit, reader: Source, root: Folder) -> list[bytes]:
     """The bytes of a sample's pictures, one a frame, without padding."""
     for place in unit.places:
         if unit.frame_bytes[place] < 0:
             raise BadRecord("a picture is missing", where=unit.record.frames[place])
-    return [root.read(unit.record.frames[place]) for place in unit.places]
+    return reader.pictures(root, unit.record, unit.places)
 
 
-def _fetched(units: Iterator[_Unit], root: Folder) -> Iterator[tuple[_Unit, Callable[[], list[bytes]]]]:
+def _fetched(units: Iterator[_Unit], reader: Source, root: Folder) -> Iterator[tuple[_Unit, Callable[[], list[bytes]]]]:
     """Each unit with a call that gives its pictures; from an object store they are fetched ahead, since each takes a
     round trip.
     """
     if root.is_local:
         for unit in units:
-            yield unit, partial(_pictures, unit, root)
+            yield unit, partial(_pictures, unit, reader, root)
         return
     with ThreadPoolExecutor(AHEAD, thread_name_prefix="fetch") as pool:
         waiting: deque[tuple[_Unit, Future[list[bytes]]]] = deque()
         for unit in units:
-            waiting.append((unit, pool.submit(_pictures, unit, root)))
+            waiting.append((unit, pool.submit(_pictures, unit, reader, root)))
             if len(waiting) > AHEAD:
                 ready, future = waiting.popleft()
                 yield ready, future.result
@@ -215,7 +254,7 @@ def _fetched(units: Iterator[_Unit], root: Folder) -> Iterator[tuple[_Unit, Call
 
 def _samples(bench: _Bench, rows: list[SampleRow], note: Note) -> Iterator[tuple[SampleRow, list[Member]]]:
     """The samples of a task, each its row and its members; what failed or was skipped goes straight to `rows`."""
-    for unit, fetch in _fetched(_units(bench), bench.root):
+    for unit, fetch in _fetched(_units(bench), bench.reader, bench.root):
         note(unit.key)
         record = unit.record
         kind = bench.reader.kind
@@ -245,11 +284,12 @@ def _stem(path: str) -> str:
 
 def _render(bench: _Bench, unit: _Unit, pictures: list[bytes], row: SampleRow) -> tuple[SampleRow, list[Member]] | None:
     """One sample: its row and members; None where no irrelevant name may be drawn. Raises BadRecord."""
-    size = _checked(unit, pictures)
+    size, formats = _checked(unit, pictures)
     scene = bench.reader.scene(bench.root, unit.record, bench.names, unit.places, size)
-    pictures, size = _encoded(bench, unit, pictures, size)
+    pictures, size = _encoded(bench, unit, pictures, size, formats)
     if size != (scene.height, scene.width):
         scene = sample.resized(scene, *size)
+    bench.count(scene)
     derived = sample.derive(
         scene,
         bench.vocabulary,
@@ -293,11 +333,15 @@ def _render(bench: _Bench, unit: _Unit, pictures: list[bytes], row: SampleRow) -
     ), encoded.members
 
 
-def _checked(unit: _Unit, pictures: list[bytes]) -> tuple[int, int]:
-    """The one size (height, width) of a sample's pictures, each whole and as large as annotated. Raises BadRecord."""
+def _checked(unit: _Unit, pictures: list[bytes]) -> tuple[tuple[int, int], set[str]]:
+    """The one size (height, width) of a sample's pictures, each whole and as large as annotated, and their formats.
+
+    Raises BadRecord.
+    """
     record = unit.record
     annotated = (record.height, record.width) if record.height else None
     first: tuple[int, int] | None = None
+    formats = set()
     for place, data in zip(unit.places, pictures, strict=True):
         try:
             picture = image.probe(data)
@@ -313,18 +357,19 @@ def _checked(unit: _Unit, pictures: list[bytes]) -> tuple[int, int]:
                 "the frames of the clip differ in size", where=record.frames[place], got=size, allowed=first
             )
         first = size
+        formats.add(picture.format)
     assert first is not None
-    return first
+    return first, formats
 
 
 def _encoded(
-    bench: _Bench, unit: _Unit, pictures: list[bytes], size: tuple[int, int]
+    bench: _Bench, unit: _Unit, pictures: list[bytes], size: tuple[int, int], formats: set[str]
 ) -> tuple[list[bytes], tuple[int, int]]:
     """The pictures as the shard holds them, and their size: untouched unless the plan transcodes, or a file holds
     another format than its name says.
     """
     settings = bench.recipe.images
-    if not bench.transcoded and all(image.probe(data).format == bench.encoding for data in pictures):
+    if not bench.transcoded and formats == {bench.encoding}:
         return pictures, size
     if bench.encoding != "jpg":
         where = unit.record.frames[unit.places[0]]

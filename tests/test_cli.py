@@ -135,7 +135,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
-    commands = ["build", "plan", "verify", "show", "sources", "init", "demo"]
+    commands = ["build", "plan", "verify", "show", "export", "sources", "init", "demo"]
     told = capsys.readouterr().out
     for command in commands:
         assert f"  {command} " in told

@@ -139,6 +139,7 @@ def view(world: Path) -> View:
     out.commit_bytes(".build/probe", b"token")
     job = Job(
         recipe=plan.recipe,
+        plan_sha256="",
         out=out,
         roots=tuple(plan.recipe.folder(entry.root) for entry in plan.recipe.sources),
         catalogs=tuple(catalog.folder for catalog in plan.catalogs),

@@ -12,7 +12,15 @@ from pydantic import ValidationError
 from scipy import stats
 
 from aesampler import rng
-from aesampler.exposure import Exposure, ExposureSettings, draw, irrelevant_law, list_lengths
+from aesampler.exposure import (
+    Exposure,
+    ExposureSettings,
+    HardSettings,
+    draw,
+    hard_negatives,
+    irrelevant_law,
+    list_lengths,
+)
 from aesampler.record import Category
 from aesampler.scene import Scene
 from aesampler.vocabulary import Vocabulary
@@ -110,13 +118,13 @@ def expected_law(mode: str, banned: set[str]) -> dict[str, float]:
     for record in RECORDS:
         names = sorted({NAMES[i] for i in record})
         for name in names:
-            law[name] += {"samples": 1 / len(names), "balanced": 1.0, "categories": 0.0}[mode]
+            law[name] += {"samples": 1 / len(names), "categories": 0.0}[mode]
     if mode == "categories":
         law = dict.fromkeys(NAMES, 1.0)
     return {name: 0.0 if name in banned else weight for name, weight in law.items()}
 
 
-@pytest.mark.parametrize("mode", ["samples", "categories", "balanced"])
+@pytest.mark.parametrize("mode", ["samples", "categories"])
 def test_law_of_the_pool(mode: Any) -> None:
     view = scene(NAMES[0], NAMES[1], present=frozenset({NAMES[2]}))
     chosen = ExposureSettings(irrelevant_from=mode, irrelevant_count=1)
@@ -301,3 +309,100 @@ def test_every_list_keeps_its_promises(
 def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         ExposureSettings.model_validate(wrong)
+
+
+# -- hard negatives ---------------------------------------------------------------------------------------------------
+
+GROUPS = ["vehicle"] * 5 + ["animal"] * 5 + [""] * 30
+
+
+def grouped() -> Vocabulary:
+    categories = [Category(name=n, origin=n, supercategory=g) for n, g in zip(NAMES, GROUPS, strict=True)]
+    return Vocabulary.count(categories, [sorted(set(r)) for r in RECORDS] + [[i] for i in range(10)])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_share_of_the_irrelevant_names_is_hard(share: float) -> None:
+    """The chosen share of 2 from the 4 other vehicles; none of the others is kept from being drawn as before."""
+    chosen = ExposureSettings(irrelevant_count=2, hard={"share": share, "by": "supercategory"})  # type: ignore[arg-type]
+    made = draws(scene(NAMES[0]), grouped(), chosen, 4000)
+    hard = [sum(n in NAMES[1:5] for n in m.categories) for m in made]
+    assert all(len(m.categories) - len(m.genuine) == 2 for m in made)
+    plain = draws(scene(NAMES[0]), grouped(), ExposureSettings(irrelevant_count=2), 4000)
+    by_chance = np.mean([sum(n in NAMES[1:5] for n in m.categories) for m in plain])
+    if share == 1.0:
+        assert set(hard) == {2}
+    else:
+        assert np.mean(hard) == pytest.approx(2 * share + (2 - 2 * share) / 2 * by_chance, abs=0.12)
+    # Hardness does not tell the label.
+    sides = [[h for h, m in zip(hard, made, strict=True) if m.anomalous is flag] for flag in (True, False)]
+    assert np.mean(sides[0]) == pytest.approx(np.mean(sides[1]), abs=0.08)
+
+
+def test_hard_negatives_are_known_absent() -> None:
+    chosen = ExposureSettings(absence="unlisted", hard={"share": 1.0})  # type: ignore[arg-type]
+    view = scene(NAMES[0], exhaustive=False, absent=frozenset({NAMES[1], NAMES[7]}))
+    assert hard_negatives(view, grouped(), chosen.hard, [NAMES[0]]) == {NAMES[1]}  # type: ignore[arg-type]
+    assert all(NAMES[1] in m.categories for m in draws(view, grouped(), chosen, 300))
+    # With fewer of them than the share asks for, the others fill up; with none, nothing changes but the coin of N.
+    assert draw(scene(NAMES[20]), grouped(), chosen, rng.generator(3)) is not None
+    assert draw(scene(), grouped(), chosen, rng.generator(3)) is not None
+
+
+def test_kin_and_alike_are_hard() -> None:
+    alike = [frozenset({NAMES[30]}) if i == 0 else frozenset() for i in range(40)]
+    names = grouped().with_alike(alike).with_kin([frozenset({NAMES[31]}) if i == 0 else frozenset() for i in range(40)])
+    by_kin = hard_negatives(scene(NAMES[0]), names, HardSettings(share=1.0), [NAMES[0]])
+    assert by_kin == {*NAMES[1:5], NAMES[31]}
+    by_text = HardSettings(share=1.0, by="similarity")
+    assert hard_negatives(scene(NAMES[0]), names, by_text, [NAMES[0]]) == {NAMES[30]}
+
+
+def test_hard_by_similarity_needs_a_model() -> None:
+    with pytest.raises(ValidationError, match="needs the model"):
+        ExposureSettings(hard=HardSettings(share=0.5, by="similarity"))
+
+
+# -- balanced ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_balanced_normal_sample_is_as_long_as_an_anomalous_one() -> None:
+    for count, genuine in ((3, "all"), ("uniform", "all"), (2, "one")):
+        chosen = ExposureSettings(irrelevant_from="balanced", irrelevant_count=count, genuine=genuine)  # type: ignore[arg-type]
+        made = draws(scene(*NAMES[:3]), vocabulary(), chosen, 6000)
+        sides = [Counter(len(m.categories) for m in made if m.anomalous is flag) for flag in (True, False)]
+        assert set(sides[0]) == set(sides[1])
+        table = np.array([[side[size] for size in sorted(sides[0])] for side in sides])
+        assert table.shape[1] == 1 or stats.chi2_contingency(table).pvalue > 1e-3
+
+
+def test_stand_ins_come_as_often_as_they_are_genuine() -> None:
+    """Ten pictures, "person" in four of them: of the samples that list it as genuine's stead or as genuine, half are
+    anomalous.
+    """
+    records = [[0, 1], [0, 2], [0, 3], [0, 4], [5], [6], [7], [8], [9], [1]]
+    names = vocabulary(NAMES[:10], records)
+    chosen = ExposureSettings(irrelevant_from="balanced", irrelevant_count=(0, 1), genuine="one")
+    listed: Counter[bool] = Counter()
+    for i in range(DRAWS // 4):
+        made = draw(scene(*(NAMES[place] for place in records[i % 10])), names, chosen, rng.generator(5, "twin", i))
+        assert made is not None
+        if NAMES[0] in made.categories:
+            listed[made.anomalous] += 1
+    assert abs(listed[True] / listed.total() - 0.5) < 0.1
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(0, 12), st.integers(2, 45), st.integers(0, 3), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 2**32)
+)
+def test_balanced_lists_keep_their_promises(genuine: int, cap: int, low: int, probability: float, seed: int) -> None:
+    chosen = ExposureSettings(
+        irrelevant_from="balanced", max_categories=cap, irrelevant_count=(low, 9), anomaly_probability=probability
+    )
+    made = draw(scene(*NAMES[:genuine]), vocabulary(), chosen, rng.generator(seed))
+    assert made is not None
+    shortest, longest = list_lengths(genuine, 40 - genuine, chosen)
+    assert 1 <= shortest <= len(made.categories) <= longest <= cap
+    assert len(set(made.categories)) == len(made.categories)
+    assert not (set(made.categories) - set(made.genuine)) & set(NAMES[:genuine])

@@ -115,6 +115,7 @@ def test_any_parquet_reader_sees_the_rows_and_the_tar() -> None:
         "samples": 2,
         "bytes": 10240,
         "sha256": "a" * 64,
+        "rejections": {},
         "format_version": 1,
     }
     assert b"null" not in json.dumps(table.to_pylist()).encode()
@@ -316,7 +317,9 @@ HEAD_TEXT = """{
   },
   "failures": {
     "the picture is truncated": 1
-  }
+  },
+  "rejections": {},
+  "shortcut": {}
 }
 """
 

@@ -106,6 +106,17 @@ def test_near_is_the_cosine_of_the_text_tower(weights: Path) -> None:
             assert similarity.near(NAMES, _settings(weights, float(threshold))) == expected
 
 
+def test_those_alike_are_the_most_similar_that_are_not_near(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = similarity.encode(NAMES, _settings(weights)).astype(float)
+    cosines = features @ features.T
+    threshold = float(np.median(cosines[np.triu_indices(len(NAMES), 1)]))
+    monkeypatch.setattr(similarity, "ALIKE", 2)
+    near, alike = similarity.neighbours(NAMES, _settings(weights, threshold))
+    for i, name in enumerate(NAMES):
+        far = [j for j in np.argsort(-cosines[i]) if NAMES[j] not in near[i] | {name}]
+        assert alike[i] == {NAMES[j] for j in far[:2]}
+
+
 def test_near_does_not_depend_on_batches(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = similarity.encode(NAMES, _settings(weights))
     monkeypatch.setattr(similarity, "BATCH", 3)

@@ -44,7 +44,8 @@ def test_parquet_reads_back_and_is_plain() -> None:
     assert first.getvalue() == second.getvalue()
     assert Vocabulary.read(io.BytesIO(first.getvalue())) == names
     table = pq.read_table(io.BytesIO(first.getvalue()))
-    assert table.column_names == ["name", "aliases", "count", "weight", "near"]
+    columns = "name aliases count weight near kin alike supercategory synset"
+    assert table.column_names == columns.split()
     assert table["weight"].to_pylist() == [0.5, 1.5, 0, 0, 0, 0]
     assert names.near(["n0", "unheard of"]) == {"n1"}
 

@@ -23,8 +23,10 @@ from aesampler.storage import Folder
 SHOWN = 12
 
 
-def tour(folder: Path, progress: Progress | None = None) -> Iterator[str]:
+def tour(folder: Path, progress: Progress | None = None, program: str = "aesampler") -> Iterator[str]:
     """Make the demo in `folder`, telling each step when it is done; a demo that is there already is left as it is.
+
+    program: how the commands that it tells are called.
 
     Raises CorpusError where `folder` holds another world or another corpus.
     """
@@ -45,7 +47,11 @@ def tour(folder: Path, progress: Progress | None = None) -> Iterator[str]:
     contact_sheet(Corpus.open(out), SHOWN, seed=0).save(look, format="PNG")
     yield f"drew {SHOWN} of them with their masks and names: {look}"
     yield "next:"
-    yield f"  aesampler show {out}                          what it holds"
-    yield f"  aesampler show {out} --grid 24 --out more.png  other samples"
-    yield f"  aesampler verify {out} --deep                 check every byte and label"
-    yield f"  aesampler build --config {config} --out again  the same bytes, on Ray"
+    hints = {
+        f"show {out}": "what it holds",
+        f"show {out} --grid 24 --seed 1 --out more.png": "other samples",
+        f"verify {out} --deep": "check every byte and label",
+        f"build --config {config} --out again": "the same bytes, on Ray",
+    }
+    for command, what in hints.items():
+        yield f"  {program} {command:<{max(map(len, hints))}}   {what}"

@@ -75,7 +75,10 @@ class View:
             out=job.out,
             probe=probe,
             token=token,
-            versions=versions(),
+            versions=(
+                *tools(entry.reader for entry in job.recipe.sources).items(),
+                ("processor", version("processor")),
+            ),
             code=code_sha256(),
             formats=tuple(dict.fromkeys(entry.format for entry in job.recipe.sources)),
         )
@@ -101,7 +104,8 @@ class View:
 
     def _of_tools(self) -> Iterator[Fault]:
         do = "the bytes of a corpus depend on it: give every node the same"
-        for (name, wanted), (_, found) in zip(self.versions, versions(), strict=True):
+        for name, wanted in self.versions:
+            found = version(name)
             if wanted != found:
                 yield Fault(where=name, what=f"is {found} there and {wanted} here", do=do, is_path=False)
         if code_sha256() != self.code:
@@ -136,9 +140,14 @@ def _sized(root: Folder, path: str, size: int) -> str:
     return "" if found == size else f"has {found} bytes there and {size} here"
 
 
-def versions() -> tuple[tuple[str, str], ...]:
-    """Versions of the tools on this machine, and its kind of processor."""
-    return (*sorted(tools().items()), ("processor", platform.machine()))
+def version(tool: str) -> str:
+    """The version of a package on this machine, or, of `processor`, its kind."""
+    if tool == "processor":
+        return platform.machine()
+    try:
+        return importlib.metadata.version(tool)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def code_sha256() -> str:
@@ -164,10 +173,10 @@ def pack(folder: Path) -> list[Path]:
             lines.append(f"{name} = {reader.__module__}:{reader.__qualname__}")
             modules.add(reader.__module__.partition(".")[0])
     sent = list(itertools.chain.from_iterable(_copied(module, folder) for module in sorted(modules)))
-    version = importlib.metadata.version("aesampler")
+    own = version("aesampler")
     # The formats have a distribution of their own: one of the name aesampler may be installed there, and hide ours.
     added = "\n".join([f"[{sources.GROUP}]", *lines, ""])
-    return [*sent, _metadata(folder, "aesampler", version, ""), _metadata(folder, "aesampler-formats", "1", added)]
+    return [*sent, _metadata(folder, "aesampler", own, ""), _metadata(folder, "aesampler-formats", "1", added)]
 
 
 def _metadata(folder: Path, name: str, version: str, points: str) -> Path:

@@ -33,6 +33,23 @@ FORMATS: dict[str, str] = {
     "ade20k-150": "aesampler.sources.ade20k_150:Ade20k150",
     "davis": "aesampler.sources.davis:Davis",
     "youtube-vos": "aesampler.sources.youtube_vos:YouTubeVos",
+    "vspw": "aesampler.sources.vspw:Vspw",
+    "vipseg": "aesampler.sources.vipseg:Vipseg",
+    "youtube-vis": "aesampler.sources.youtube_vis:YouTubeVis",
+    "ovis": "aesampler.sources.ovis:Ovis",
+    "ref-youtube-vos": "aesampler.sources.ref_youtube_vos:RefYouTubeVos",
+    "ref-davis": "aesampler.sources.ref_davis:RefDavis",
+    "mevis": "aesampler.sources.mevis:Mevis",
+    "coco-panoptic": "aesampler.sources.coco_panoptic:CocoPanoptic",
+    "coco-stuff": "aesampler.sources.coco_stuff:CocoStuff",
+    "cityscapes": "aesampler.sources.cityscapes:Cityscapes",
+    "mapillary": "aesampler.sources.mapillary:Mapillary",
+    "voc": "aesampler.sources.voc:Voc",
+    "refcoco": "aesampler.sources.refcoco:RefCoco",
+    "index-png": "aesampler.sources.index_png:IndexPng",
+    "hf": "aesampler.sources.hugging_face:HuggingFace",
+    "mose": "aesampler.sources.mose:Mose",
+    "sa-v": "aesampler.sources.sa_v:SaV",
 }
 """Format -> "module:Class"."""
 

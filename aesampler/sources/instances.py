@@ -3,8 +3,7 @@
 train2017 is 450 MB, nearly all of it polygons, and no polygon is looked at before its sample is built: the small fields
 of each annotation become columns, its `segmentation` a place in the file, whose text is copied when the record is asked
 for. The file is mapped into memory and its annotations are decoded some 16 MB at a time, each part's pages given back
-to the system: 860,001 annotations take about 1 s and 150 MB, where `pycocotools.coco.COCO` takes 27 s and 2.9 GB. The
-texts are read, not mapped: records are asked for in random order, and mapping brings in 64 KB for each.
+to the system. Texts are read, not mapped: records are asked for in random order, and a map brings in 64 KB for each.
 """
 
 from __future__ import annotations
@@ -34,8 +33,6 @@ from aesampler.storage import Folder
 
 PIECE = 16 << 20
 """Bytes of annotations decoded at once."""
-KEPT = 192 << 20
-"""Bytes of the file that stay mapped for copying texts: faster than reading, and memory in use."""
 
 _STAND_IN_ID = -(2**62)
 _STAND_IN = b'[{"id":%d,"image_id":0,"category_id":0,"segmentation":null}]' % _STAND_IN_ID
@@ -60,6 +57,8 @@ class Named(msgspec.Struct):
     id: int
     name: str
     synonyms: list[str] = []
+    supercategory: str | None = None
+    synset: str | None = None
 
 
 class _Annotation(msgspec.Struct, gc=False):
@@ -94,18 +93,11 @@ class _Columns(NamedTuple):
 
 
 class _Texts:
-    """The open file that texts are copied from, its first KEPT bytes mapped; closed when the last who holds this lets
-    go, it outlives the file's name.
-    """
+    """The open file that texts are copied from; closed when the last who holds this lets go, it may be removed."""
 
     def __init__(self, path: os.PathLike[str]) -> None:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self.descriptor)
-        self._mapped = mmap.mmap(self.descriptor, min(KEPT, os.fstat(self.descriptor).st_size), access=mmap.ACCESS_READ)
-
-    def copy(self, offset: int, end: int) -> bytes:
-        """The bytes [offset, end) of the file, fewer where it has become shorter."""
-        return self._mapped[offset:end] if end <= KEPT else os.pread(self.descriptor, end - offset, offset)
 
 
 class _Lists(NamedTuple):
@@ -175,31 +167,27 @@ class Instances(Generic[P]):
             row[name] = tuple(value) if isinstance(value, list) else value
         return Record(**row)
 
-    def _payloads(self, places: npt.NDArray[np.int64]) -> pa.BinaryArray:
+    def _payloads(self, places: npt.NDArray[np.int64]) -> pa.LargeBinaryArray:
         annotations, begins = _Lists(np.arange(len(self.offsets)), self.codes.bounds).take(places)
         first = np.zeros(len(annotations), dtype=np.int64)
         first[begins[:-1][begins[:-1] < begins[1:]]] = 1
         # What stands before a text closes what came before it: an annotation, or with a picture's first the whole
         # payload of the picture before.
-        codes = self.codes.values[annotations] * 2 + first
-        openings = {
-            code: (b"]][[%d,%d," if code & 1 else b"],[%d,%d,") % divmod(code >> 1, 2) for code in set(codes.tolist())
-        }
-        sizes, offsets = self.sizes[annotations], self.offsets[annotations]
+        kinds, kind = np.unique(self.codes.values[annotations] * 2 + first, return_inverse=True)
+        openings = [(b"]][[%d,%d," if code & 1 else b"],[%d,%d,") % divmod(code >> 1, 2) for code in kinds.tolist()]
+        offsets, sizes, read, file = self.offsets[annotations], self.sizes[annotations], os.pread, self.texts.descriptor
         pieces: list[bytes] = []
-        for code, offset, end in zip(codes.tolist(), offsets.tolist(), (offsets + sizes).tolist(), strict=True):
-            pieces += (openings[code], self.texts.copy(offset, end))
+        for which, offset, size in zip(kind.tolist(), offsets.tolist(), sizes.tolist(), strict=True):
+            pieces += (openings[which], read(file, size, offset))
         data = b"".join((*pieces, b"]]"))
-        width = np.zeros(max(openings, default=0) + 1, dtype=np.int64)
-        for code, opening in openings.items():
-            width[code] = len(opening)
-        ends = np.concatenate([[0], np.cumsum(width[codes] + sizes)])
+        widths = np.array([len(opening) for opening in openings], dtype=np.int64)
+        ends = np.concatenate([[0], np.cumsum(widths[kind] + sizes)]).astype(np.int64)
         if len(data) != ends[-1] + 2:
             raise SourceError(
                 "the file became shorter while it was read", where=self.where, do="run again when it is at rest"
             )
-        cuts = (ends[begins] + 2).astype(np.int32)
-        return pa.BinaryArray.from_buffers(pa.binary(), len(places), [None, pa.py_buffer(cuts), pa.py_buffer(data)])
+        buffers = [None, pa.py_buffer(ends[begins] + 2), pa.py_buffer(data)]
+        return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(places), buffers)
 
 
 def read(root: Folder, path: str, picture: type[P]) -> Instances[P]:
@@ -307,7 +295,9 @@ def _without(pairs: npt.NDArray[np.int64], *others: npt.NDArray[np.int64]) -> np
 
 def categories(entries: Sequence[Named]) -> tuple[Category, ...]:
     """The vocabulary of a file, its names as they stand."""
-    return tuple(Category(name=entry.name, origin=str(entry.id)) for entry in entries)
+    return tuple(
+        Category(name=entry.name, origin=str(entry.id), supercategory=entry.supercategory or "") for entry in entries
+    )
 
 
 def ids(paths: Sequence[str], where: str) -> list[str]:

@@ -139,6 +139,7 @@ def categories(entries: Sequence[instances.Named], where: str = "LVIS") -> tuple
             name=name,
             origin=str(entry.id),
             aliases=tuple(alias for alias in own if owners[alias] == 1 and alias not in taken),
+            synset=entry.synset or "",
         )
         for name, own, entry in zip(shown, others, entries, strict=True)
     )

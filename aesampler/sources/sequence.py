@@ -9,10 +9,13 @@ strings. A mask whose size differs from its frame's by a pixel or two is cut or 
 
 from __future__ import annotations
 
+import mmap
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal, TypeVar
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -28,6 +31,8 @@ T = TypeVar("T")
 Frames = Literal["annotated", "all"]
 VOID = 255
 UNNAMED = -1
+NOTHING = frozenset({b"null", b"[]", b"{}"})
+"""What stands for no segmentation."""
 COLOUR_TYPE, PALETTE = 25, 3
 """Where the colour type stands in every PNG (8 bytes of signature, 8 of chunk head, 8 of size, 1 of depth), and a
 palette's."""
@@ -46,6 +51,55 @@ class Tracks(msgspec.Struct):
     foreground: list[int] = []
 
 
+class Marks(NamedTuple):
+    """What is marked in one frame, in run-length counts. shown, ignored: place in the vocabulary -> a mask with a pixel
+    or more. void: None where there is none.
+    """
+
+    shown: Mapping[int, str]
+    ignored: Mapping[int, str] = MappingProxyType({})
+    void: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Videos:
+    """Two folders of videos. listing: every file in them. frames, marked: video -> name of a frame -> the path of its
+    picture, of its mask.
+    """
+
+    images: str
+    annotations: str
+    listing: Mapping[str, int]
+    frames: Mapping[str, Mapping[str, str]]
+    marked: Mapping[str, Mapping[str, str]]
+
+    @classmethod
+    def of(cls, root: Folder, images: str, annotations: str, inside: tuple[str, str] = ("", "")) -> Videos:
+        """The videos of two folders below root; inside: the folder in a video that holds its frames, and its masks."""
+        listing = {
+            path: size
+            for folder, within in ((images, inside[0]), (annotations, inside[1]))
+            for path, size in root.list(folder, depth=2 if within else 1).items()
+        }
+        return cls(
+            images=images,
+            annotations=annotations,
+            listing=listing,
+            frames=by_sequence(listing, images, ("jpg", "jpeg", "png"), inside[0]),
+            marked=by_sequence(listing, annotations, ("png",), inside[1]),
+        )
+
+    def require_frames(self, names: Sequence[str], told: str, *, where: str, do: str) -> None:
+        """Raise SourceError where a video that `told` names has no frames."""
+        lacking = sorted(set(names) - self.frames.keys())
+        if lacking:
+            raise SourceError(
+                f"{len(lacking)} of {len(names)} videos of {told} have no frames, the first {lacking[0]}",
+                where=where,
+                do=do,
+            )
+
+
 def folder_of(option: str | None, official: str) -> str:
     """The folder that an option names, or the official one, without "." and empty parts."""
     return str(PurePosixPath(option or official))
@@ -61,15 +115,51 @@ def read_json(root: Folder, path: str, form: type[T], *, do: str) -> T:
         raise SourceError(f"not the expected JSON: {error}", where=f"{root.url}/{path}", do=do) from error
 
 
-def by_sequence(listing: Mapping[str, int], folder: str, endings: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Files FOLDER/SEQ/NAME.ending of a listing: SEQ -> NAME -> path, names in order of time (as strings)."""
+def mapped(root: Folder, path: str) -> memoryview:
+    """The file mapped into memory: what is decoded from it as msgspec.Raw is a window on it, and no copy."""
+    with root.local_copy(path) as local, local.open("rb") as file:
+        if not local.stat().st_size:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def is_nothing(text: msgspec.Raw) -> bool:
+    """Whether a segmentation says that there is none."""
+    return memoryview(text).nbytes < 16 and bytes(text).strip() in NOTHING
+
+
+def counts(segmentation: msgspec.Raw, size: tuple[int, int], who: str) -> str | None:
+    """The counts of a segmentation in JSON; None where it is null or has no pixel."""
+    told = msgspec.json.decode(segmentation)
+    if not told:
+        return None
+    try:
+        found = masks.from_coco(told, *size)
+    except BadRecord as error:
+        raise BadRecord(error.what, where=who, got=error.got, allowed=error.allowed) from error
+    return found if masks.area(found, *size) else None
+
+
+def by_sequence(
+    listing: Mapping[str, int], folder: str, endings: Sequence[str], inside: str = ""
+) -> dict[str, dict[str, str]]:
+    """Files FOLDER/SEQ/NAME.ending of a listing, or FOLDER/SEQ/INSIDE/NAME.ending: SEQ -> NAME -> path, names in order
+    of time (as strings).
+    """
     found: dict[str, dict[str, str]] = defaultdict(dict)
     depth = len(PurePosixPath(folder).parts)
+    top = f"{folder}/" if depth else ""
+    tail = [inside] if inside else []
     for path in sorted(listing):
         parts = PurePosixPath(path).parts
         stem, _, ending = parts[-1].rpartition(".")
-        if len(parts) == depth + 2 and path.startswith(f"{folder}/") and ending.lower() in endings:
-            found[parts[-2]][stem] = path
+        if (
+            len(parts) > depth + 1
+            and list(parts[depth + 1 : -1]) == tail
+            and path.startswith(top)
+            and ending.lower() in endings
+        ):
+            found[parts[depth]][stem] = path
     return dict(found)
 
 
@@ -106,26 +196,58 @@ def scene(
     Present without a mask: the names of the video that none of the sampled frames shows.
     """
     tracks = msgspec.json.decode(record.payload, type=Tracks)
+
+    def marks(place: int) -> Marks:
+        path = f"{tracks.masks}/{record.frames[place].rpartition('/')[2].rpartition('.')[0]}.png"
+        shown, void = _marked(root, path, tracks, size, source)
+        return Marks(
+            shown={category: masks.encode(mask) for category, mask in shown.items()},
+            void=masks.encode(void) if void.any() else None,
+        )
+
+    return assembled(record, names, frames, size, marks)
+
+
+def assembled(
+    record: Record,
+    names: Sequence[str],
+    frames: Sequence[int],
+    size: tuple[int, int],
+    marks: Callable[[int], Marks],
+    *,
+    exhaustive: bool = False,
+) -> Scene:
+    """The scene of the sampled frames; `marks` gives those of one annotated place in record.frames.
+
+    Present without a mask: the names of the video that none of the sampled frames shows.
+    """
     segments: dict[str, list[str | None]] = {}
+    ignored: dict[str, list[str | None]] = {}
     voids: list[str | None] = [None] * len(frames)
     for time, place in enumerate(frames):
         if not record.annotated[place]:
             continue
-        path = f"{tracks.masks}/{record.frames[place].rpartition('/')[2].rpartition('.')[0]}.png"
-        shown, void = _marked(root, path, tracks, size, source)
-        for category, mask in shown.items():
-            segments.setdefault(names[category], [None] * len(frames))[time] = masks.encode(mask)
-        voids[time] = masks.encode(void) if void.any() else None
-    known = frozenset(names[place] for place in (*record.masked, *record.elsewhere))
-    ordered: dict[str, Track] = {name: tuple(segments[name]) for name in sorted(segments)}
+        found = marks(place)
+        for kept, told in ((segments, found.shown), (ignored, found.ignored)):
+            for category, counts in told.items():
+                kept.setdefault(names[category], [None] * len(frames))[time] = counts
+        voids[time] = found.void
+    seen = (*record.masked, *record.ignored, *record.incomplete, *record.elsewhere)
     return Scene(
         height=size[0],
         width=size[1],
         annotated=tuple(record.annotated[place] for place in frames),
-        segments=ordered,
+        segments=_ordered(segments),
+        ignored=_ordered(ignored),
         void=tuple(voids),
-        present=known.difference(segments),
+        present=frozenset(names[place] for place in seen).difference(segments, ignored),
+        absent=frozenset(names[place] for place in record.absent),
+        exhaustive=exhaustive,
     )
+
+
+def _ordered(tracks: Mapping[str, Sequence[str | None]]) -> dict[str, Track]:
+    return {name: tuple(tracks[name]) for name in sorted(tracks)}
 
 
 Mask = npt.NDArray[np.bool_]

@@ -70,11 +70,22 @@ class Source(BaseModel, ABC):
     layout: ClassVar[str]
     """The official folder layout, as a small tree, for `aesampler sources FORMAT` and `aesampler init FORMAT`."""
 
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages besides the project's own that the pictures' bytes depend on; their versions are recorded."""
+
     subset: Subset = "train"
 
     @abstractmethod
     def survey(self, root: Folder) -> Survey:
         """What is at `root`. Raises SourceError: what is missing or contradicts itself, where, and what to do."""
+
+    def pictures(self, root: Folder, record: Record, places: Sequence[int]) -> list[bytes]:
+        """The picture files of `record` at `places` (in record.frames), one each.
+
+        A format whose frames lie in a video file addresses them as if that file were a folder (ID.mp4/00096.ppm), lists
+        the file in the survey's listing, and decodes them here.
+        """
+        return [root.read(record.frames[place]) for place in places]
 
     @abstractmethod
     def scene(

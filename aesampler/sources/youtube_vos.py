@@ -20,7 +20,7 @@ from aesampler.errors import SourceError
 from aesampler.record import Category, Record
 from aesampler.scene import Scene
 from aesampler.sources import sequence
-from aesampler.sources.sequence import UNNAMED, Frames, Tracks
+from aesampler.sources.sequence import UNNAMED, Frames, Tracks, Videos
 from aesampler.sources.source import Item, Kind, Source, Survey
 from aesampler.storage import Folder
 
@@ -73,17 +73,11 @@ ROOT/                                   the folder that holds train/, or train/ 
         annotations = sequence.folder_of(self.annotations, f"{base}Annotations")
         videos = sequence.read_json(root, meta, _Meta, do=f"see: aesampler sources {self.format}").videos
         _refuse_nameless(videos, f"{root.url}/{meta}")
-        listing = {**root.list(images, depth=1), **root.list(annotations, depth=1)}
-        frames = sequence.by_sequence(listing, images, ("jpg", "jpeg", "png"))
-        marked = sequence.by_sequence(listing, annotations, ("png",))
-        lacking = sorted(set(videos) - frames.keys())
-        if lacking:
-            raise SourceError(
-                f"{len(lacking)} of {len(videos)} videos of {meta} have no frames, the first {lacking[0]}",
-                where=f"{root.url}/{images}",
-                do=f"see: aesampler sources {self.format}",
-            )
-        names = sorted(video for video in videos if video in marked)
+        found = Videos.of(root, images, annotations)
+        found.require_frames(
+            sorted(videos), meta, where=f"{root.url}/{images}", do=f"see: aesampler sources {self.format}"
+        )
+        names = sorted(video for video in videos if video in found.marked)
         if not names:
             raise SourceError(
                 "no video has a mask", where=f"{root.url}/{annotations}", do=f"see: aesampler sources {self.format}"
@@ -96,10 +90,11 @@ ROOT/                                   the folder that holds train/, or train/ 
             name = names[index]
             objects = {int(i): places.get(told.category or "", UNNAMED) for i, told in videos[name].objects.items()}
             tracks = Tracks(masks=f"{annotations}/{name}", objects=objects)
-            return sequence.record(name, items[index].group, images, frames[name], marked[name], self.frames, tracks)
+            group = items[index].group
+            return sequence.record(name, group, images, found.frames[name], found.marked[name], self.frames, tracks)
 
         skipped = {
-            "videos that meta.json does not have": len(frames.keys() - videos.keys()),
+            "videos that meta.json does not have": len(found.frames.keys() - videos.keys()),
             "videos without a mask": len(videos) - len(names),
         }
         return Survey(
@@ -108,7 +103,7 @@ ROOT/                                   the folder that holds train/, or train/ 
             items=items,
             record=record,
             files=(meta,),
-            listing=listing,
+            listing=found.listing,
             folders=(images, annotations),
             skipped={reason: count for reason, count in skipped.items() if count},
         )

@@ -1,0 +1,192 @@
+"""The bytes of samples: the rows of the shards in use, and each sample's block by its offset.
+
+Held of a shard in use are its keys (Arrow), offsets and sizes, some 60 bytes a sample, and on a local disk the open
+file; of the others, three numbers.
+A read is checked as far as it can be: its length, every tar header byte for byte, the key against the manifest; with
+`verify` the sha256 of a whole shard too, the first time that a process uses it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aesampler import manifest, shard
+from aesampler.errors import CorpusError, StorageError
+from aesampler.manifest import ManifestEntry, ShardEntry
+from aesampler.storage import Folder
+
+TRIES = 3
+"""Readings of a block that an object store gives too short, before that is an error."""
+
+_CHUNK = 8 << 20
+_HANDLES = 256  # files held open: a process may have 1,024 of all kinds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A source of a split of a corpus: where its shards lie. shards, manifests: parallel, those with a sample."""
+
+    folder: Folder
+    split: str
+    source: str
+    shards: tuple[ShardEntry, ...]
+    manifests: tuple[ManifestEntry, ...]
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class _Rows:
+    """The samples of one shard: key, offset and size of each; the tar's descriptor, closed with this, or None."""
+
+    keys: pa.Array
+    offsets: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    handle: int | None
+
+
+class Reader:
+    """The blocks of some parts; threads may share it. recent: shards whose rows are held."""
+
+    def __init__(self, parts: Sequence[Part], *, recent: int, verify: bool) -> None:
+        self._parts = tuple(parts)
+        self._recent, self._verify = recent, verify
+        self._rows: OrderedDict[tuple[int, int], Future[_Rows]] = OrderedDict()
+        self._lock = Lock()
+
+    def members(self, part: int, number: int, row: int) -> tuple[str, dict[str, bytes]]:
+        """The key and the files (by extension) of a sample. Raises CorpusError where the shard does not hold it."""
+        rows = self._shard(part, number)
+        offset, size, key = int(rows.offsets[row]), int(rows.sizes[row]), rows.keys[row].as_py()
+        data = self._block(rows, self._parts[part].folder, self._parts[part].shards[number].path, offset, size)
+        try:
+            if len(data) < size:
+                raise CorpusError("the shard ends too early", got=f"{len(data)} bytes", allowed=size)
+            found, members = shard.read_block(data)
+            if found != key:
+                raise CorpusError("the tar holds another sample here", got=found, allowed=key)
+        except CorpusError as error:
+            raise self.located(error, part, number, row) from error
+        return key, members
+
+    @staticmethod
+    def _block(rows: _Rows, folder: Folder, path: str, offset: int, size: int) -> bytes:
+        """The bytes of a sample; fewer only where the file ends before."""
+        if rows.handle is not None:
+            try:
+                return os.pread(rows.handle, size, offset)
+            except OSError as error:
+                raise StorageError(f"cannot be read: {error.strerror}", where=f"{folder}/{path}") from error
+        data = b""
+        for _ in range(1 if folder.is_local else TRIES):
+            try:
+                data = folder.read_range(path, offset, size)
+            except FileNotFoundError as error:
+                raise _gone(folder, path) from error
+            if len(data) == size:
+                break
+        return data
+
+    def key(self, part: int, number: int, row: int) -> str:
+        """The key of a sample."""
+        return str(self._shard(part, number).keys[row].as_py())
+
+    def located(self, error: Exception, part: int, number: int, row: int) -> CorpusError:
+        """An error of one sample, with the sample's name and place."""
+        rows = self._shard(part, number)
+        where = f"{self._parts[part].folder}/{self._parts[part].shards[number].path} at {rows.offsets[row]}"
+        what, got, allowed = getattr(error, "what", str(error)), getattr(error, "got", None), None
+        return CorpusError(
+            f"sample {rows.keys[row].as_py()} cannot be used: {what}",
+            where=where,
+            got=got,
+            allowed=getattr(error, "allowed", allowed),
+            do="see `aesampler verify --deep`",
+        )
+
+    def _shard(self, part: int, number: int) -> _Rows:
+        """The rows of a shard, read by the first thread that asks; the others wait for it."""
+        with self._lock:
+            known = self._rows.get((part, number))
+            if known is not None:
+                self._rows.move_to_end((part, number))
+            else:
+                mine = self._rows[part, number] = Future()
+                while len(self._rows) > self._recent:
+                    self._rows.popitem(last=False)
+        if known is not None:
+            return known.result()
+        try:
+            rows = self._read(part, number)
+        except BaseException as error:
+            with self._lock:
+                self._rows.pop((part, number), None)
+            mine.set_exception(error)
+            raise
+        mine.set_result(rows)
+        return rows
+
+    def _read(self, part: int, number: int) -> _Rows:
+        here, entry = self._parts[part], self._parts[part].manifests[number]
+        where = f"{here.folder}/{entry.path}"
+        try:
+            data = here.folder.read(entry.path)
+        except FileNotFoundError as error:
+            raise CorpusError("the manifest of a shard is gone", where=where, do="see `aesampler verify`") from error
+        table = manifest.read_table(io.BytesIO(data), ["key", "status", "offset", "size"], where)
+        table = table.filter(pc.equal(table.column("status"), "ok")).combine_chunks()
+        if table.num_rows != here.shards[number].samples:
+            raise CorpusError(
+                "the manifest contradicts corpus.json",
+                where=where,
+                got=f"{table.num_rows} samples",
+                allowed=here.shards[number].samples,
+            )
+        if self._verify:
+            self._verified(here.folder, here.shards[number])
+        key, _, offset, size = (column.chunk(0) for column in table.columns)
+        handle = None
+        if here.folder.is_local and self._recent <= _HANDLES:
+            try:
+                handle = os.open((here.folder / here.shards[number].path).path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError as error:
+                raise _gone(here.folder, here.shards[number].path) from error
+            except OSError as error:
+                raise StorageError.of(error) from error
+        rows = _Rows(key, offset.to_numpy(), size.to_numpy(), handle)
+        if handle is not None:
+            weakref.finalize(rows, os.close, handle)
+        return rows
+
+    @staticmethod
+    def _verified(folder: Folder, entry: ShardEntry) -> None:
+        digest = hashlib.sha256()
+        try:
+            with folder.open(entry.path) as file:
+                while data := file.read(_CHUNK):
+                    digest.update(data)
+        except FileNotFoundError as error:
+            raise _gone(folder, entry.path) from error
+        if digest.hexdigest() != entry.sha256:
+            raise CorpusError(
+                "a shard is not the one that was built",
+                where=f"{folder}/{entry.path}",
+                got=f"sha256 {digest.hexdigest()[:12]}...",
+                allowed=f"{entry.sha256[:12]}...",
+                do="fetch it again, or build the corpus again",
+            )
+
+
+def _gone(folder: Folder, path: str) -> CorpusError:
+    return CorpusError("a shard is gone", where=f"{folder}/{path}", do="see `aesampler verify`")

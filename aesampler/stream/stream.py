@@ -1,0 +1,509 @@
+"""The Stream: what it is asked for (`Settings`), the samples in order, the state."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+import numpy as np
+
+from aesampler.errors import BadRecord, CorpusError, ToleranceError
+from aesampler.exposure import ExposureSettings
+from aesampler.manifest import CorpusHead, SourceHead
+from aesampler.sample import Sample
+from aesampler.storage import Folder
+from aesampler.stream.decoding import Redraw, Resample, Resize, decode
+from aesampler.stream.order import Last, Mixture, Pick, Place, Progress, Schedule, Walk, picks, shares
+from aesampler.stream.reading import Part, Reader
+from aesampler.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from aesampler.stream.loader import Loader
+
+STATE_VERSION = 1
+
+AHEAD = 4
+"""Samples in flight for each thread."""
+
+FETCHERS = 16
+"""Threads for an object store, each of whose answers takes a round trip."""
+
+Thing = TypeVar("Thing")
+Members = tuple[str, dict[str, bytes]]
+
+
+class Readable(Protocol):
+    """What a stream needs of a `Corpus`."""
+
+    folder: Folder
+    head: CorpusHead
+
+    def vocabulary(self, source: str) -> Vocabulary:
+        """The names of a source."""
+
+    def settings(self, split: str, source: str) -> ExposureSettings:
+        """The exposure settings that a source was drawn with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a stream is asked for.
+
+    seed, epoch: key the order. rank, world_size: whose share. weights: share of each source (`SOURCE`, or
+    `CORPUS/SOURCE` where several corpora have it; 0 leaves it out), or "recipe"; None: every sample once an epoch.
+    epoch_samples: length of an epoch over all ranks. last: what becomes of a last step too short for all ranks.
+    shuffle; window: shards that are shuffled together. resample: draw exposures afresh each epoch, by the recipe's
+    settings (True), by these with some changed (a mapping), or by others. group_by: "kind" gives all ranks clips, or
+    all images, in a step. resize: longest side, or (height, width), in pixels. threads: None: one a core, at most 8; 0:
+    none. tolerance: share of an epoch's samples that may be unreadable. verify: check the sha256 of each shard before
+    its first use.
+    """
+
+    seed: int = 0
+    epoch: int = 0
+    rank: int = 0
+    world_size: int = 1
+    weights: Mapping[str, float] | Literal["recipe"] | None = None
+    epoch_samples: int | None = None
+    last: Last = "drop"
+    shuffle: bool = True
+    window: int = 8
+    resample: Resample = False
+    group_by: Literal["kind"] | None = None
+    resize: Resize = None
+    threads: int | None = None
+    tolerance: float = 0.0
+    verify: bool = False
+
+    def __post_init__(self) -> None:
+        sides = self.resize if isinstance(self.resize, tuple) else (self.resize or 1,)
+        allowed = {
+            "world_size": (self.world_size >= 1, "1 or more"),
+            "rank": (0 <= self.rank < self.world_size, f"0 to {self.world_size - 1}"),
+            "epoch": (self.epoch >= 0, "0 or more"),
+            "epoch_samples": (self.epoch_samples is None or self.epoch_samples >= 1, "None, or 1 or more"),
+            "window": (self.window >= 1, "1 or more"),
+            "last": (self.last in ("drop", "pad"), "drop, pad"),
+            "group_by": (self.group_by in (None, "kind"), "None, kind"),
+            "resize": (min(sides) >= 1, "pixels, 1 or more"),
+            "threads": (self.threads is None or self.threads >= 0, "None, or 0 or more"),
+            "tolerance": (0.0 <= self.tolerance < 1.0, "0 to 1"),
+        }
+        for name, (sound, which) in allowed.items():
+            if not sound:
+                raise CorpusError("a stream cannot be so", where=name, got=repr(getattr(self, name)), allowed=which)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Origin:
+    """A source of the stream. label: CORPUS/SOURCE."""
+
+    corpus: Readable
+    source: str
+    head: SourceHead
+
+    @property
+    def label(self) -> str:
+        return f"{self.corpus.head.name}/{self.source}"
+
+
+class Stream:
+    """The samples of a split for one rank: `for sample in stream` gives the rest of an epoch, and then stands at the
+    beginning of the next. `state_dict()` after any sample says where; it is the same on every rank.
+
+    kept: samples whose exposure could not be drawn afresh and is the stored one. bad: place -> fault, of samples (or
+    whole shards) that were replaced. Raises CorpusError where the corpora have no such split or source.
+    """
+
+    def __init__(self, corpora: Sequence[Readable], split: str, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.split = split
+        self.corpora = tuple(corpora)
+        self.kept = 0
+        self.bad: dict[str, str] = {}
+        self._lock = Lock()
+        self._replaced_here: set[tuple[int, int]] = set()
+        self._origins = _origins(self.corpora, split)
+        self._weights = _weights(self._origins, split, self.settings.weights)
+        self._mixtures, self._numbers = self._mixed()
+        sizes = [mixture.size for mixture in self._mixtures]
+        self._schedule = Schedule(sizes, world_size=self.settings.world_size, last=self.settings.last)
+        self._identity = self._identified()
+        self._redraws = self._redrawn()
+        window = self.settings.window if self.settings.shuffle else 1
+        self._reader = Reader(
+            [_part(origin, split) for origin in self._origins],
+            recent=2 * (window + 1) * len(self._origins),
+            verify=self.settings.verify,
+        )
+        self._epoch = self.settings.epoch
+        self._at = self._schedule.start()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored, (self.corpora, self.split, self.settings, self.state_dict())
+
+    def __repr__(self) -> str:
+        sources = ", ".join(origin.label for origin in self._origins)
+        return f"<Stream of {sources}: {self.split}, epoch {self.epoch}, {self.left:,} of {len(self):,} steps left>"
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next sample is of, or whose end has been reached but not passed."""
+        return self._epoch
+
+    @property
+    def consumed(self) -> int:
+        """Samples of this epoch that were handed out, on all ranks together."""
+        return sum(self._at.consumed)
+
+    def __len__(self) -> int:
+        """Steps of a whole epoch, which are as many for every rank."""
+        return self._schedule.steps(self._schedule.start())
+
+    @property
+    def left(self) -> int:
+        """Steps of this epoch that are still to come."""
+        return self._schedule.steps(self._at)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return self._handed_out(self._sample, self._threads(min(len(os.sched_getaffinity(0)), 8)))
+
+    def members(self) -> Iterator[Members]:
+        """The rest of the epoch undecoded: the key and the files (by extension) of each sample."""
+        return self._handed_out(self._members, self._threads(0))
+
+    def keys(self) -> Iterator[str]:
+        """The keys of the rest of the epoch for this rank, in order; nothing is handed out."""
+        for pick in self._picks():
+            yield self._reader.key(self._numbers[pick.group][pick.place.walk], pick.place.shard, pick.place.row)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands, JSON-able: the epoch, what was handed out of it, and of what stream this is."""
+        return {
+            "version": STATE_VERSION,
+            "epoch": self._epoch,
+            "consumed": list(self._at.consumed),
+            "turn": [self._at.turn, self._at.left],
+            "stream": self._identity,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state, of whatever rank and world size. Raises CorpusError where it is of another stream."""
+        if not isinstance(state, Mapping) or state.get("version") != STATE_VERSION:
+            raise CorpusError("this is no state of a stream", got=str(state)[:60], allowed=f"version {STATE_VERSION}")
+        theirs = state.get("stream")
+        theirs = theirs if isinstance(theirs, Mapping) else {}
+        for name, mine in self._identity.items():
+            if theirs.get(name) != mine:
+                raise CorpusError(
+                    f"the state is of another stream: its {name} differ",
+                    got=_short(theirs.get(name)),
+                    allowed=_short(mine),
+                    do="give the corpora and settings of the run that is to be resumed, or begin anew",
+                )
+        try:
+            epoch, consumed = int(state["epoch"]), tuple(map(int, state["consumed"]))
+            turn, left = map(int, state["turn"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorpusError("the state of a stream is damaged", got=str(state)[:60]) from error
+        sizes = self._schedule.sizes
+        sound = len(consumed) == len(sizes) and all(0 <= n <= size for n, size in zip(consumed, sizes, strict=True))
+        if not sound or epoch < 0 or not 0 <= turn < len(sizes):
+            raise CorpusError("the state of a stream is damaged", got=consumed, allowed=f"at most {sizes}")
+        self._epoch, self._at = epoch, Progress(consumed, turn, left)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of an epoch."""
+        self._epoch, self._at = epoch, self._schedule.start()
+        self._replaced_here.clear()
+
+    def torch(
+        self,
+        batch_size: int | None = None,
+        *,
+        num_workers: int = 0,
+        collate: Callable[[list[Sample]], Any] | None = None,
+        **options: Any,
+    ) -> Loader:
+        """Batches by worker processes of torch's DataLoader, in the order of this stream: see `loader.Loader`."""
+        from aesampler.stream.loader import Loader
+
+        return Loader(self, batch_size, num_workers=num_workers, collate=collate, options=options)
+
+    def share(self, worker: int, workers: int, batch_size: int) -> Iterator[Sample]:
+        """The samples of every `workers`-th batch of the rest of the epoch, from the `worker`-th on; nothing is counted
+        as handed out. One of several workers decodes without threads.
+        """
+        mine = (pick for step, pick in enumerate(self._picks()) if step // batch_size % workers == worker)
+        threads = 0 if workers > 1 else self._threads(0)
+        return (sample for _, sample in self._made(mine, self._sample, threads))
+
+    def advance(self, steps: int) -> None:
+        """Count steps as handed out, by whoever hands out what another stream has read."""
+        for _ in range(steps):
+            after = self._schedule.after(self._at)
+            if after is None:
+                raise ValueError("the epoch has no more steps")
+            self._at = after
+
+    def finish(self) -> None:
+        """Go to the beginning of the next epoch."""
+        self.set_epoch(self._epoch + 1)
+
+    # What is streamed
+
+    def _mixed(self) -> tuple[list[Mixture], list[list[int]]]:
+        """One mixture, or one a kind; and the places of its sources in `_origins`."""
+        asked = self.settings
+        weights = self._weights
+        sizes = [origin.head.samples for origin in self._origins]
+        counts = shares(weights or sizes, asked.epoch_samples or sum(sizes))
+        kinds = [origin.head.kind if asked.group_by == "kind" else "" for origin in self._origins]
+        mixtures, numbers = [], []
+        for kind in sorted({kind for kind, count in zip(kinds, counts, strict=True) if count}):
+            chosen = [place for place, count in enumerate(counts) if kinds[place] == kind and count]
+            walks = [
+                Walk(
+                    f"{self._origins[place].label}/{self.split}",
+                    [entry.samples for entry in self._origins[place].head.shards],
+                    seed=asked.seed,
+                    window=asked.window,
+                    shuffle=asked.shuffle,
+                )
+                for place in chosen
+            ]
+            mixtures.append(
+                Mixture(
+                    walks,
+                    [counts[place] for place in chosen],
+                    label=kind,
+                    seed=asked.seed,
+                    shuffle=asked.shuffle,
+                    mixed=asked.shuffle or weights is not None,
+                )
+            )
+            numbers.append(chosen)
+        return mixtures, numbers
+
+    def _identified(self) -> dict[str, Any]:
+        """All that the order depends on."""
+        asked = self.settings
+        return {
+            "corpora": {corpus.head.name: _digest(corpus.head, self.split) for corpus in self.corpora},
+            "split": self.split,
+            "seed": asked.seed,
+            "weights": self._weights,
+            "epoch_samples": asked.epoch_samples,
+            "shuffle": [asked.shuffle, asked.window if asked.shuffle else 0],
+            "group_by": asked.group_by,
+        }
+
+    def _redrawn(self) -> list[Redraw | None]:
+        given = self.settings.resample
+        if given is False:
+            return [None] * len(self._origins)
+        return [
+            Redraw.of(
+                origin.corpus.vocabulary(origin.source),
+                origin.corpus.settings(self.split, origin.source),
+                given,
+                origin.corpus.head.seed,
+            )
+            for origin in self._origins
+        ]
+
+    # Samples
+
+    def _picks(self) -> Iterator[Pick]:
+        return picks(self._mixtures, self._schedule, epoch=self._epoch, rank=self.settings.rank, start=self._at)
+
+    def _threads(self, local: int) -> int:
+        if self.settings.threads is not None:
+            return self.settings.threads
+        return local if all(origin.corpus.folder.is_local for origin in self._origins) else FETCHERS
+
+    def _sample(self, group: int, place: Place) -> Sample:
+        number = self._numbers[group][place.walk]
+        key, members = self._reader.members(number, place.shard, place.row)
+        try:
+            found, kept = decode(
+                key, members, resize=self.settings.resize, redraw=self._redraws[number], number=place.number
+            )
+        except (BadRecord, CorpusError) as error:
+            raise self._reader.located(error, number, place.shard, place.row) from error
+        if kept:
+            with self._lock:
+                self.kept += 1
+        return found
+
+    def _members(self, group: int, place: Place) -> Members:
+        return self._reader.members(self._numbers[group][place.walk], place.shard, place.row)
+
+    def _handed_out(self, make: Callable[[int, Place], Thing], threads: int) -> Iterator[Thing]:
+        """The rest of the epoch; the state moves with each thing that is handed out."""
+        for pick, thing in self._made(self._picks(), make, threads):
+            self._at = pick.after
+            yield thing
+        self.finish()
+
+    def _made(
+        self, found: Iterator[Pick], make: Callable[[int, Place], Thing], threads: int
+    ) -> Iterator[tuple[Pick, Thing]]:
+        for pick, call in _ahead(found, make, threads):
+            duplicate = pick.duplicate
+            try:
+                thing = call()
+            except CorpusError as error:
+                thing, duplicate = self._replaced(pick, make, error), True
+            if duplicate and isinstance(thing, Sample):
+                thing = replace(thing, duplicate=True)
+            yield pick, thing
+
+    def _replaced(self, pick: Pick, make: Callable[[int, Place], Thing], error: CorpusError) -> Thing:
+        """The next sample of the epoch that can be used, in place of one that cannot."""
+        mixture = self._mixtures[pick.group]
+        most = self.settings.tolerance * sum(self._schedule.sizes)
+        for position in range(pick.position + 1, pick.position + 1 + mixture.size):
+            self.bad[error.where] = error.what
+            self._replaced_here.add((pick.group, (position - 1) % mixture.size))
+            if len(self._replaced_here) > most:
+                if not self.settings.tolerance:
+                    raise error
+                raise ToleranceError(
+                    "more samples cannot be used than are tolerated",
+                    got=len(self._replaced_here),
+                    allowed=int(most),
+                    where=str(error),
+                ) from error
+            (place,) = mixture.locate(self._epoch, np.array([position % mixture.size]))
+            try:
+                return make(pick.group, place)
+            except CorpusError as another:
+                error = another
+        raise error
+
+
+def mix(corpora: Sequence[Readable], split: str, **options: Any) -> Stream:
+    """Several corpora, whose names differ, as one stream; options: `Settings`."""
+    return Stream(corpora, split, Settings(**options))
+
+
+def _restored(corpora: Sequence[Readable], split: str, settings: Settings, state: Mapping[str, Any]) -> Stream:
+    stream = Stream(corpora, split, settings)
+    stream.load_state_dict(state)
+    return stream
+
+
+def _ahead(
+    found: Iterator[Pick], make: Callable[[int, Place], Thing], threads: int
+) -> Iterator[tuple[Pick, Callable[[], Thing]]]:
+    """Each pick with a call that gives its thing, made ahead by threads."""
+    if not threads:
+        for pick in found:
+            yield pick, partial(make, pick.group, pick.place)
+        return
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="stream")
+    try:
+        waiting: deque[tuple[Pick, Future[Thing]]] = deque()
+        for pick in found:
+            waiting.append((pick, pool.submit(make, pick.group, pick.place)))
+            if len(waiting) >= AHEAD * threads:
+                ready, future = waiting.popleft()
+                yield ready, future.result
+        while waiting:
+            ready, future = waiting.popleft()
+            yield ready, future.result
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _origins(corpora: Sequence[Readable], split: str) -> list[_Origin]:
+    names = [corpus.head.name for corpus in corpora]
+    if not names or len(set(names)) < len(names):
+        raise CorpusError("corpora that are streamed together need different names", got=", ".join(names) or "none")
+    for corpus in corpora:
+        if split not in corpus.head.splits:
+            allowed = ", ".join(corpus.head.splits)
+            raise CorpusError("no such split", where=corpus.folder.url, got=split, allowed=allowed)
+    return [
+        _Origin(corpus=corpus, source=source, head=head)
+        for corpus in corpora
+        for source, head in corpus.head.splits[split].items()
+    ]
+
+
+def _weights(
+    origins: Sequence[_Origin], split: str, given: Mapping[str, float] | Literal["recipe"] | None
+) -> list[float] | None:
+    """The weight of each source; None where every sample counts once."""
+    if given is None:
+        return None
+    counted = [origin.source for origin in origins]
+    names = [origin.source if counted.count(origin.source) == 1 else origin.label for origin in origins]
+    if isinstance(given, str):
+        if given != "recipe":
+            raise CorpusError("weights are a mapping, or 'recipe'", where="weights", got=repr(given))
+        weights = [_recipe_weight(origin, split) for origin in origins]
+    else:
+        known = [origin.label if origin.label in given else name for origin, name in zip(origins, names, strict=True)]
+        if set(known) != set(given):
+            what = "weights name every source, and no other; 0 leaves one out"
+            raise CorpusError(what, where="weights", got=", ".join(map(str, given)), allowed=", ".join(names))
+        weights = [float(given[name]) for name in known]
+    for name, origin, weight in zip(names, origins, weights, strict=True):
+        if not 0.0 <= weight < float("inf"):
+            raise CorpusError("a weight is not a share", where=f"weights.{name}", got=weight, allowed="0 or more")
+        if weight and not origin.head.samples:
+            raise CorpusError("the source has no sample", where=f"weights.{name}", got=weight, allowed=0)
+    if not any(weights):
+        raise CorpusError("every weight is 0", where="weights")
+    return weights
+
+
+def _recipe_weight(origin: _Origin, split: str) -> float:
+    for entry in origin.corpus.head.recipe["sources"]:
+        if entry["name"] == origin.source and (entry["split"] == split or split in entry["split"]):
+            if entry.get("weight") is None:
+                raise CorpusError(
+                    "the recipe gives this source no weight",
+                    where=f"{origin.corpus.folder}/corpus.json",
+                    got=origin.source,
+                    do="give weights as a mapping",
+                )
+            return float(entry["weight"])
+    raise CorpusError("the stored recipe has no such source", where=origin.corpus.folder.url, got=origin.source)
+
+
+def _part(origin: _Origin, split: str) -> Part:
+    """The manifests that have a shard, beside it: both are named SPLIT/SOURCE-NUMBER."""
+    stems = {entry.path.removeprefix("manifest/").rpartition(".")[0]: entry for entry in origin.head.manifests}
+    shards = tuple(origin.head.shards)
+    return Part(
+        folder=origin.corpus.folder,
+        split=split,
+        source=origin.source,
+        shards=shards,
+        manifests=tuple(stems[entry.path.rpartition(".")[0]] for entry in shards),
+    )
+
+
+def _digest(head: CorpusHead, split: str) -> str:
+    """What the samples of a split are, in 16 hex digits."""
+    digest = hashlib.sha256()
+    for source, part in head.splits[split].items():
+        digest.update(f"{source}\n".encode())
+        for entry in part.shards:
+            digest.update(f"{entry.path} {entry.samples} {entry.sha256}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else text[:77] + "..."

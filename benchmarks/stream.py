@@ -1,0 +1,258 @@
+"""Speed and memory of reading a corpus beside webdataset, Hugging Face datasets and bare reading, same bytes, one run.
+
+The corpus is the COCO sample (AESAMPLER_REAL_DATA) repeated under new ids and built by us; it is read shuffled, from a
+warm cache. Every contestant is a process of its own, and they take turns; medians count. Raw: the files of each sample,
+undecoded; `pread` only reads each sample's block by its offset. Decoded: RGB, mask and JSON as arrays and objects; ours
+gives the ignored pixels, too. Only ratios carry over to other machines; on one that has other
+work the ratios by time of processor are the truer ones, and those of threads say little.
+
+    python benchmarks/stream.py                # about 4 minutes
+    python benchmarks/stream.py --order        # the order alone, of a million and of a billion samples
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from build import _peak_mb, repeated  # benchmarks/build.py
+
+TARGETS = {
+    "raw: ours / pread": ">= 0.7",
+    "raw: ours / best peer": ">= 1",
+    "decoded: ours, no thread / bare Pillow": ">= 1.3",
+    "decoded: ours, 2 threads / bare Pillow": ">= 2",
+    "decoded: ours, 2 threads / best peer": ">= 2",
+    "a state at every step, share of the time": "< 0.01",
+    "memory of ours, 2 threads, above an interpreter, MB": "<= 150",
+}
+EPOCHS = 5
+"""Of the raw contestants that take no time."""
+
+
+def blocks(corpus: Any) -> list[tuple[str, int, int]]:
+    """(tar, offset, size) of every sample, shuffled."""
+    found = [(f"{corpus.folder.path}/{row.shard}", row.offset, row.size) for row in corpus.rows()]
+    random.Random(1).shuffle(found)
+    return found
+
+
+def pread(root: Path, epochs: int = 1) -> Iterator[object]:
+    import aesampler
+
+    wanted = blocks(aesampler.Corpus.open(root))
+    handles = {path: os.open(path, os.O_RDONLY) for path in {path for path, *_ in wanted}}
+    yield None  # what comes before is not counted
+    for path, offset, size in wanted * epochs:
+        yield os.pread(handles[path], size, offset)
+
+
+def bare_pillow(root: Path) -> Iterator[object]:
+    import numpy as np
+    from PIL import Image
+
+    from aesampler.shard import read_block
+
+    for data in pread(root):
+        if not isinstance(data, bytes):
+            yield None
+            continue
+        _, members = read_block(data)
+        picture = np.asarray(Image.open(io.BytesIO(members["jpg"])).convert("RGB"))
+        mask = np.asarray(Image.open(io.BytesIO(members["mask.png"]))) > 0
+        yield picture, mask, json.loads(members["json"])
+
+
+def ours(root: Path, *, raw: bool = False, threads: int = 0, states: bool = False, **options: Any) -> Iterator[object]:
+    import aesampler
+
+    stream = aesampler.Corpus.open(root).stream("train", threads=threads, **options)
+    next(stream.keys())  # the first manifest, and what is imported to read it
+    yield None
+    for _ in range(EPOCHS if raw else 1):
+        for sample in stream.members() if raw else stream:
+            if states:
+                stream.state_dict()
+            yield sample
+
+
+def webdataset(root: Path, *, raw: bool = False, workers: int = 0) -> Iterator[object]:
+    import webdataset as wds
+
+    tars = sorted(str(path) for path in root.glob("train/*.tar"))
+    made = wds.WebDataset(tars, shardshuffle=len(tars), seed=1, workersplitter=wds.split_by_worker).shuffle(1000)
+    if not raw:
+        made = made.decode("rgb8")
+    if workers:
+        made = wds.WebLoader(made, batch_size=None, num_workers=workers)
+    yield None
+    yield from made
+
+
+def datasets(root: Path, *, raw: bool = False) -> Iterator[object]:
+    import datasets as hf
+    import numpy as np
+
+    hf.disable_progress_bars()
+    made = hf.load_dataset("webdataset", data_files=str(root / "train/*.tar"), split="train", streaming=True)
+    if raw:
+        made = made.cast_column("jpg", hf.Image(decode=False)).cast_column("mask.png", hf.Image(decode=False))
+    made = made.shuffle(seed=1, buffer_size=1000)
+    yield None
+    for sample in made:
+        yield sample if raw else (np.asarray(sample["jpg"].convert("RGB")), np.asarray(sample["mask.png"]) > 0, sample)
+
+
+CONTESTANTS: dict[str, Callable[[Path], Iterator[object]]] = {
+    "raw: pread": lambda root: pread(root, EPOCHS),
+    "raw: ours": lambda root: ours(root, raw=True),
+    "raw: ours, a state at every step": lambda root: ours(root, raw=True, states=True),
+    "raw: webdataset": lambda root: webdataset(root, raw=True),
+    "raw: datasets": lambda root: datasets(root, raw=True),
+    "decoded: bare Pillow": bare_pillow,
+    "decoded: ours, no thread": ours,
+    "decoded: ours, 1 thread": lambda root: ours(root, threads=1),
+    "decoded: ours, 2 threads": lambda root: ours(root, threads=2),
+    "decoded: ours, 2 threads, a state at every step": lambda root: ours(root, threads=2, states=True),
+    "decoded: ours, 2 threads, half size": lambda root: ours(root, threads=2, resize=320),
+    "decoded: ours, 2 threads, drawn afresh": lambda root: ours(root, threads=2, resample=True, epoch=1),
+    "decoded: webdataset": webdataset,
+    "decoded: webdataset, 2 workers": lambda root: webdataset(root, workers=2),
+    "decoded: datasets": datasets,
+}
+
+
+def run(name: str, root: Path) -> dict[str, float]:
+    """One contestant in this process: samples, seconds from its first step on, peak memory."""
+    source = CONTESTANTS[name](root)
+    next(source)
+    begin, began = time.perf_counter(), _cpu()
+    count = sum(1 for _ in source)
+    seconds, cpu = time.perf_counter() - begin, _cpu() - began
+    return {"samples": count, "seconds": seconds, "cpu": cpu, "peak_mb": _peak_mb("self")}
+
+
+def _cpu() -> float:
+    """Seconds of processor that this process and the workers that have ended have used."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def race(names: list[str], root: Path, repeats: int) -> dict[str, list[dict[str, float]]]:
+    """All contestants in turn; the first round warms the cache and is not counted."""
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for turn, name in itertools.product(range(repeats + 1), names):
+        command = [sys.executable, str(Path(__file__).resolve()), "--contestant", name, str(root)]
+        environment = os.environ | {"HF_HOME": str(root.parent / "hf"), "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{name}:\n{done.stderr}")
+        figures = json.loads(done.stdout.splitlines()[-1])
+        rate, cpu = figures["samples"] / figures["seconds"], figures["cpu"] / figures["samples"] * 1e6
+        print(f"  {name:50} {rate:9,.0f} samples/s {cpu:7,.0f} us of processor", file=sys.stderr, flush=True)
+        if turn:
+            runs[name].append(figures)
+    return runs
+
+
+def compare(room: Path, data: Path, images: int, repeats: int) -> list[tuple[str, float]]:
+    """Every figure of the table."""
+    import aesampler
+
+    repeated(room / "coco", data, images)
+    source = {"name": "coco", "format": "coco", "root": str(room / "coco")}
+    shards = {"max_samples": 500}
+    recipe = aesampler.Recipe.of({"name": "benchmark", "seed": 1, "sources": [source], "shards": shards})
+    aesampler.build_corpus(aesampler.plan_corpus(recipe), aesampler.Folder.at(room / "corpus"), aesampler.Inline())
+    runs = race(list(CONTESTANTS), room / "corpus", repeats)
+    rate = {
+        name: statistics.median(each["samples"] / each["seconds"] for each in found) for name, found in runs.items()
+    }
+    cpu = {name: statistics.median(each["cpu"] / each["samples"] for each in found) for name, found in runs.items()}
+    peak = {name: statistics.median(each["peak_mb"] for each in found) for name, found in runs.items()}
+    raw_peer = max(rate["raw: webdataset"], rate["raw: datasets"])
+    peer = max(value for name, value in rate.items() if name.startswith(("decoded: webdataset", "decoded: datasets")))
+    pillow, two = rate["decoded: bare Pillow"], rate["decoded: ours, 2 threads"]
+    with_state = rate["decoded: ours, 2 threads, a state at every step"]
+    return [
+        *((f"{name}, samples/s", value) for name, value in rate.items()),
+        *((f"{name}, us of processor", value * 1e6) for name, value in cpu.items()),
+        *((f"{name}, peak MB", value) for name, value in peak.items()),
+        ("raw: ours / pread", rate["raw: ours"] / rate["raw: pread"]),
+        ("raw: ours / best peer", rate["raw: ours"] / raw_peer),
+        ("by processor: raw: ours / pread", cpu["raw: pread"] / cpu["raw: ours"]),
+        (
+            "by processor: decoded: ours, no thread / bare Pillow",
+            cpu["decoded: bare Pillow"] / cpu["decoded: ours, no thread"],
+        ),
+        ("decoded: ours, no thread / bare Pillow", rate["decoded: ours, no thread"] / pillow),
+        ("decoded: ours, 2 threads / bare Pillow", two / pillow),
+        ("decoded: ours, 2 threads / best peer", two / peer),
+        ("a state at every step, share of the time", 1 - with_state / two),
+        ("memory of ours, 2 threads, above an interpreter, MB", peak["decoded: ours, 2 threads"] - peak["raw: pread"]),
+    ]
+
+
+def order_alone() -> list[tuple[str, float]]:
+    """The arithmetic: from nothing to the first sample in the middle of an epoch, and then a rank's walk."""
+    from aesampler.stream.order import Mixture, Schedule, Walk, picks
+
+    rows = []
+    for shards, size in ((1000, 1000), (100_000, 10_000)):
+        for ranks in (1, 64):
+            begin = time.perf_counter()
+            walk = Walk("order", [size] * shards, seed=1, window=8, shuffle=True)
+            mixture = Mixture([walk], [walk.size], label="", seed=1, shuffle=True, mixed=True)
+            schedule = Schedule([mixture.size], world_size=ranks, last="drop")
+            start = schedule.start()._replace(consumed=(mixture.size // 2 // ranks * ranks,))
+            found = picks([mixture], schedule, epoch=0, rank=0, start=start)
+            next(found)
+            first = time.perf_counter() - begin
+            begin = time.perf_counter()
+            count = sum(1 for _ in itertools.islice(found, 100_000))
+            each = (time.perf_counter() - begin) / count
+            rows.append((f"{shards * size:,} samples, {ranks} ranks: to the first, ms", first * 1e3))
+            rows.append((f"{shards * size:,} samples, {ranks} ranks: each, us", each * 1e6))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=1000, help="pictures of the corpus (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each, of which the median counts (%(default)s)")
+    parser.add_argument("--order", action="store_true", help="measure the order alone")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--contestant", nargs=2, metavar=("NAME", "ROOT"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.contestant:
+        print(json.dumps(run(given.contestant[0], Path(given.contestant[1]))))
+        return
+    if given.order:
+        rows = order_alone()
+    else:
+        data = os.environ.get("AESAMPLER_REAL_DATA")
+        if not data:
+            parser.error("AESAMPLER_REAL_DATA must name the folder of the real datasets")
+        with tempfile.TemporaryDirectory(prefix="aesampler-bench-") as room:
+            rows = compare(Path(room), Path(data).resolve(), given.images, given.repeats)
+    if given.json:
+        print(json.dumps(dict(rows), indent=2))
+        return
+    for name, value in rows:
+        print(f"{name:60} {value:10,.2f}   {'target ' + TARGETS[name] if name in TARGETS else ''}")
+
+
+if __name__ == "__main__":
+    main()

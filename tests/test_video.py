@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import worlds_videos
+from PIL import Image
+from worlds_videos import number, numbered
+
+from aesampler import video
+from aesampler.errors import BadRecord, MissingExtra
+
+
+@pytest.mark.parametrize(("ending", "codec"), [("mp4", "libx264"), ("avi", "mpeg4"), ("mkv", "libx264")])
+def test_frames_are_those_asked_for(tmp_path: Path, ending: str, codec: str) -> None:
+    path = tmp_path / f"clip.{ending}"
+    worlds_videos.write_video(path, numbered(90), codec=codec, every=25)
+    assert video.count(path) == 90
+    every = list(video.frames(path))
+    assert [number(frame) for frame in every] == list(range(90))
+    for places in ([0], [89], [30, 34, 38], [70, 3, 3], list(range(20, 40)), []):
+        found = video.chosen(path, places)
+        assert [number(frame) for frame in found] == places
+        assert all(np.array_equal(frame, every[place]) for frame, place in zip(found, places, strict=True))
+    with pytest.raises(BadRecord, match=rf"clip.{ending}: a video is shorter than its annotation; got 90 frames"):
+        video.chosen(path, [3, 90])
+
+
+def test_a_real_avi(real_data: Path) -> None:
+    path = min((real_data / "Avenue").rglob("*.avi"))
+    every = list(video.frames(path))
+    found = video.chosen(path, [0, 17, 35])
+    assert found[0].shape == (360, 640, 3)
+    assert all(np.array_equal(frame, every[place]) for frame, place in zip(found, (0, 17, 35), strict=True))
+
+
+def test_a_folder_of_pictures(tmp_path: Path) -> None:
+    for place in (10, 2, 1):
+        Image.fromarray(np.full((4, 6), place, dtype=np.uint8)).save(tmp_path / f"{place}.tif")
+    (tmp_path / "notes.txt").write_text("x")
+    assert video.count(tmp_path) == 3
+    assert [int(frame[0, 0, 0]) for frame in video.frames(tmp_path)] == [1, 2, 10]
+    assert [int(frame[0, 0, 0]) for frame in video.chosen(tmp_path, [2, 0])] == [10, 1]
+    with pytest.raises(BadRecord, match=r"a video is shorter than its annotation; got 3 frames; allowed: more than 3"):
+        video.chosen(tmp_path, [3])
+    (tmp_path / "2.tif").write_bytes(b"")
+    with pytest.raises(BadRecord, match=r"2.tif: an image cannot be read"):
+        video.chosen(tmp_path, [1])
+
+
+def test_files_that_are_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"no video at all")
+    with pytest.raises(BadRecord, match=r"clip.mp4: a video cannot be read"):
+        video.chosen(path, [0])
+    with pytest.raises(FileNotFoundError):
+        video.count(tmp_path / "lost.mp4")
+    worlds_videos.write_video(path, numbered(30))
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(BadRecord, match=r"clip.mp4: a video cannot be read"):
+        list(video.frames(path))
+
+
+def test_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingExtra, match=r"this needs the package av, .*pip install 'aesampler\[video\]'"):
+        video.count(tmp_path / "clip.mp4")
