@@ -83,6 +83,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON o
 debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 
 
+FRAME_MS = 200
+"""How long an animated clip shows each frame."""
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="aesampler", prog_name="aesampler")
 def cli() -> None:
@@ -278,7 +282,11 @@ def verify(corpus: str, deep: bool, as_json: bool, debug: bool) -> int:
 @_with(json_option, debug_option)
 @click.option("--key", help="One sample, by its key; with --out as an overlay picture.")
 @click.option("--grid", type=click.IntRange(1, 400), help="A contact sheet of so many samples.")
-@click.option("--out", type=click.Path(dir_okay=False), help="The PNG to write; default: KEY.png or grid.png.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False),
+    help="The PNG to write, default KEY.png or grid.png; with --key a .webp plays a clip's frames.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Which samples the grid takes.")
 def show(
     corpus: str, key: str | None, grid: int | None, out: str | None, seed: int, as_json: bool, debug: bool
@@ -297,22 +305,26 @@ def show(
             _print(summary)
         return
     if key is not None:
-        sample = opened[key]
-        picture, name = pictures.overlay(sample), f"{key}.png"
+        sample, name = opened[key], f"{key}.png"
+        moving = Path(out or name).suffix.lower() == ".webp"
+        frames = pictures.animation(sample) if moving else [pictures.overlay(sample)]
         told: dict[str, Any] = pictures.describe(sample) | {"categories": pictures.reasons(opened, sample)}
     else:
         assert grid is not None
-        picture, name = pictures.contact_sheet(opened, grid, seed), "grid.png"
+        frames, name, moving = [pictures.contact_sheet(opened, grid, seed)], "grid.png", False
         told = {"corpus": opened.folder.url, "samples": min(grid, len(opened))}
     target = Path(out or name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(target, format="PNG")
+    if moving:
+        frames[0].save(target, format="WEBP", save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0)
+    else:
+        frames[0].save(target, format="PNG")
     if as_json:
         _print_json(told | {"picture": str(target)})
     else:
         for entry in told.get("categories", ()):
             click.echo(f"{entry['name']}: {entry['why']}")
-        click.echo(f"{target}: {picture.width} x {picture.height}")
+        click.echo(f"{target}: {frames[0].width} x {frames[0].height}")
 
 
 @cli.command()

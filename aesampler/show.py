@@ -256,6 +256,20 @@ def overlay(sample: Sample) -> Image.Image:
     return picture
 
 
+def animation(sample: Sample) -> list[Image.Image]:
+    """One sample frame by frame, each with its masks above its key and its list; equal sizes, RGB."""
+    caption = _caption(sample, LARGE[0])
+    frames = []
+    for place in range(len(sample.frames)):
+        tile = _tile(sample, place, LARGE, frame=len(sample.frames) > 1)
+        size = (LARGE[0] + 2 * PADDING, tile.height + caption.height + 3 * PADDING)
+        picture = Image.new("RGB", size, PAPER)
+        picture.paste(tile, ((size[0] - tile.width) // 2, PADDING))
+        picture.paste(caption, (PADDING, tile.height + 2 * PADDING))
+        frames.append(picture)
+    return frames
+
+
 def contact_sheet(corpus: Corpus, n: int, seed: int = 0) -> Image.Image:
     """`n` samples drawn by `seed` (fewer where the corpus has fewer), half of them anomalous where it can be. RGB."""
     anomalous, normal = corpus.pick(seed, n, True), corpus.pick(seed, n, False)

@@ -240,9 +240,17 @@ class Vocabulary:
     def read(cls, source: BinaryIO, where: str = "vocabulary") -> Vocabulary:
         """The vocabulary of a Parquet file. Raises CorpusError where the file is none."""
         try:
-            table = pq.read_table(source, schema=SCHEMA)
-        except (pa.ArrowInvalid, KeyError, ValueError) as error:
+            table = pq.ParquetFile(source).read()
+        except (pa.ArrowInvalid, ValueError) as error:
             raise CorpusError(f"not a vocabulary: {error}", where=where) from error
+        if table.schema.names != SCHEMA.names:
+            raise CorpusError(
+                "not a vocabulary that this version reads",
+                where=where,
+                got=", ".join(table.schema.names),
+                allowed=", ".join(SCHEMA.names),
+                do="read it with the aesampler that wrote it",
+            )
         return cls(
             tuple(
                 Name(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
 import corpora
 import numpy as np
 import pytest
+import worlds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from aesampler import show
+from aesampler.cli import run
 from aesampler.corpus import Corpus
 from aesampler.sample import Sample
 
@@ -178,3 +181,20 @@ def test_pictures_are_saved_as_png(corpus: Corpus, tmp_path: Path) -> None:
     show.overlay(corpus[0]).save(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.format == "PNG"
+
+
+def test_a_clip_plays_as_an_animated_picture(tmp_path: Path) -> None:
+    worlds.davis(tmp_path / "davis", sequences=2, frames=6)
+    config = tmp_path / "r.yaml"
+    config.write_text("name: x\nsources: [{name: d, format: davis, root: davis}]\nclips: {frames: 4, every: 4}\n")
+    assert run(["build", "--config", str(config), "--out", str(tmp_path / "out"), "--executor", "inline"]) == 0
+    key = next(iter(Corpus.open(tmp_path / "out").keys()))
+    target = tmp_path / "clip.webp"
+    assert run(["show", str(tmp_path / "out"), "--key", key, "--out", str(target)]) == 0
+    with Image.open(target) as moving:
+        assert (moving.format, moving.n_frames, moving.is_animated) == ("WEBP", 4, True)
+        shown = []
+        for place in range(4):
+            moving.seek(place)
+            shown.append(np.asarray(moving.convert("RGB")))
+    assert all((one != other).any() for one, other in itertools.pairwise(shown[:2]))

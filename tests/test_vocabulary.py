@@ -4,6 +4,7 @@ import io
 from fractions import Fraction
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -53,6 +54,13 @@ def test_parquet_reads_back_and_is_plain() -> None:
 def test_equal_names_are_refused() -> None:
     with pytest.raises(SourceError, match="two categories are called 'x'"):
         Vocabulary.count([Category(name="x", origin="1"), Category(name="x", origin="2")], [])
+
+
+def test_another_table_is_refused() -> None:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"name": ["a"]}), sink)
+    with pytest.raises(CorpusError, match="not a vocabulary that this version reads; got name;"):
+        Vocabulary.read(io.BytesIO(sink.getvalue()))
 
 
 def test_what_is_no_vocabulary_is_refused() -> None:
