@@ -16,6 +16,7 @@ import corpora
 import numpy as np
 import pytest
 import yaml
+from apart import apart, executed
 
 from aesampler.corpus import Corpus
 from aesampler.manifest import SCHEMA
@@ -110,14 +111,8 @@ def test_the_snippets_run(folder: Folder, datasets: Any, word: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_ray_data_reads_what_the_card_says(folder: Folder) -> None:
-    import ray
-
-    try:
-        exec(snippet(folder, "import glob, ray"), {})
-    finally:
-        ray.shutdown()
+    apart(executed, snippet(folder, "import glob, ray"))
 
 
 def test_the_front_matter(folder: Folder) -> None:

@@ -57,6 +57,8 @@ class World:
             cwd=self.root,
             env=os.environ | {"AESAMPLER_CACHE": str(self.cache), "TMPDIR": self.room},
             start_new_session=True,
+            # A test run in the background ignores interrupts, and its children would.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import worlds
+from apart import apart, ray_rows
 from PIL import Image
 
 from aesampler import Corpus, Folder, Inline, Recipe, Sample, build_corpus, plan_corpus
@@ -172,22 +173,11 @@ def test_hugging_face_datasets(corpus: Corpus, streaming: bool, tmp_path: Path) 
 
 
 @pytest.mark.long
-@leaves_files_open
-@pytest.mark.usefixtures("collected")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*", "ignore:.*is deprecated:DeprecationWarning")
 def test_ray_data(corpus: Corpus) -> None:
-    import ray
-
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
-    try:
-        for split, source, samples in parts(corpus):
-            dataset = ray.data.read_webdataset(tars(corpus, split, source))
-            seen = 0
-            for item in dataset.iter_rows():
-                sample = samples[item["__key__"]]
-                frames, masks = members(sample)
-                agree(sample, item["json"], [item[e] for e in frames], [item[e] for e in masks])
-                seen += 1
-            assert seen == len(samples)
-    finally:
-        ray.shutdown()
+    for split, source, samples in parts(corpus):
+        rows = apart(ray_rows, tars(corpus, split, source))
+        for item in rows:
+            sample = samples[item["__key__"]]
+            frames, masks = members(sample)
+            agree(sample, item["json"], [item[e] for e in frames], [item[e] for e in masks])
+        assert len(rows) == len(samples)

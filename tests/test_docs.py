@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apart import apart, executed
 
 from aesampler import Corpus
 from aesampler.cli import cli, run
@@ -66,23 +67,13 @@ def execute(title: str) -> dict[str, Any]:
         pytest.param("Ray Data", marks=pytest.mark.long),
     ],
 )
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*", "ignore:.*is deprecated:DeprecationWarning")
 def test_a_program_runs(title: str, demo: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """To its end, and the last sample that it came to is of the demo."""
     monkeypatch.chdir(demo)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     if title == "Tools that read COCO JSON":
         assert run(["export", "coco", "aesampler-demo/corpus", "aesampler-demo/coco"]) == 0
-    if title == "Ray Data":
-        import ray
-
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
-        try:
-            scope = execute(title)
-        finally:
-            ray.shutdown()
-    else:
-        scope = execute(title)
+    scope = apart(executed, *blocks(title)) if title == "Ray Data" else execute(title)
     keys = set(Corpus.open("aesampler-demo/corpus").keys("train"))
     found = scope.get("sample") or scope.get("image") or scope.get("body")
     assert (found.get("__key__") or found["key"]) in keys

@@ -50,6 +50,7 @@ def tour(folder: Path, progress: Progress | None = None, program: str = "aesampl
     hints = {
         f"show {out}": "what it holds",
         f"show {out} --grid 24 --seed 1 --out more.png": "other samples",
+        f"report {out}": "one page: figures, plots, playable samples",
         f"verify {out} --deep": "check every byte and label",
         f"build --config {config} --out again": "the same bytes, on Ray",
     }
