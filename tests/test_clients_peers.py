@@ -184,6 +184,57 @@ def test_the_dali_of_the_docs(demo: Path) -> None:
         assert bytes(label) == b"%d" % sample.anomalous
 
 
+DALI_PARTS = """
+import glob
+import numpy as np
+from nvidia.dali import fn, pipeline_def, types
+
+@pipeline_def(batch_size=4, num_threads=1, device_id=None)
+def reader(tars, indexes, pictures, masks):
+    parts = fn.readers.webdataset(paths=tars, index_paths=indexes, ext=[*pictures, *masks, "cls"], name="part")
+    size = len(pictures)
+    shown = [fn.decoders.image(part, device="cpu") for part in parts[:size]]
+    grey = [fn.decoders.image(part, device="cpu", output_type=types.GRAY) for part in parts[size : 2 * size]]
+    return (*shown, *grey, parts[-1])
+
+found = {}
+for part, (pictures, masks) in PARTS.items():
+    tars = sorted(glob.glob(f"aesampler-demo/corpus/{part}-0*.tar"))
+    indexes = sorted(glob.glob(f"aesampler-demo/dali/{part}-0*.idx"))
+    made = reader(tars, indexes, pictures, masks)
+    made.build()
+    count, samples = made.epoch_size("part"), []
+    while len(samples) < count:
+        batch = made.run()
+        samples += [[np.array(field[place]) for field in batch] for place in range(len(batch[-1]))]
+    found[part] = samples[:count]
+"""
+
+
+def test_dali_reads_every_sample(demo: Path) -> None:
+    """Pictures and clips of all splits, in the order of the tars."""
+    corpus = Corpus.open(demo / "aesampler-demo/corpus")
+    export("dali", corpus, Folder.at(demo / "aesampler-demo/dali"))
+    parts = {}
+    for split in corpus.splits:
+        parts[f"{split}/shapes"] = (["jpg"], ["mask.png"])
+        clip = [f"{place:03d}" for place in range(8)]
+        parts[f"{split}/shapes-clips"] = ([f"{place}.jpg" for place in clip], [f"{place}.mask.png" for place in clip])
+    found = told(demo, f"PARTS = {parts!r}\n{DALI_PARTS}")
+    seen = 0
+    for part, samples in found.items():
+        rows = list(corpus.rows(*part.split("/")))
+        assert len(samples) == len(rows)
+        for row, fields in zip(rows, samples, strict=True):
+            sample, size = corpus.sample(row), len(fields) // 2
+            pictures, masks = np.stack(fields[:size]), np.stack(fields[size : 2 * size])
+            assert np.abs(pictures.astype(int) - sample.frames).max() <= 2  # another JPEG decoder
+            assert np.array_equal(masks[..., 0] == 255, sample.masks)
+            assert bytes(fields[-1]) == b"%d" % sample.anomalous
+        seen += len(rows)
+    assert seen == len(corpus)
+
+
 DATUMARO = """
 import datumaro
 import numpy as np
