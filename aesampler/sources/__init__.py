@@ -1,10 +1,10 @@
 """The formats that `aesampler` reads, one file each.
 
-To add a format: write one file with one class (`aesampler init FORMAT` writes its skeleton, `source.py` says what it
-must answer),
+To add a format: write one file with one class (`source.py` says what it must answer, `index_png.py` and `davis.py` are
+short models),
 
-    class Cityscapes(Source):
-        format = "cityscapes"
+    class MyFormat(Source):
+        format = "my-format"
         kind = "image"
         ...
         def survey(self, root): ...                               # categories and records, once a dataset
@@ -14,7 +14,7 @@ and add its line to FORMATS. A format that lives in a package of its own needs n
 an entry point,
 
     [project.entry-points."aesampler.sources"]
-    cityscapes = "my_package.cityscapes:Cityscapes"
+    my-format = "my_package.my_format:MyFormat"
 """
 
 from __future__ import annotations
