@@ -42,7 +42,7 @@ from aesampler.errors import CorpusError, SourceError
 from aesampler.record import Category, Record
 from aesampler.sources.source import Item, Source, Survey
 from aesampler.storage import Folder
-from aesampler.vocabulary import Name, Vocabulary
+from aesampler.vocabulary import Vocabulary
 
 VERSION = 2
 """Raised whenever the rows or their order change: entries of another version are made anew."""
@@ -193,16 +193,7 @@ class Catalog:
             for size in np.unique(owners).tolist():
                 found = np.bincount(names[owners == size], minlength=width)
                 by_size[size] = by_size.get(size, 0) + found
-        weights = np.zeros(width)
-        for size in sorted(by_size):
-            weights += by_size[size] / size
-        counts = sum(by_size.values(), np.zeros(width, dtype=np.int64))
-        return Vocabulary(
-            tuple(
-                Name.of(category, count=int(counts[i]), weight=float(weights[i]))
-                for i, category in enumerate(self.categories)
-            )
-        )
+        return Vocabulary.of_counts(self.categories, by_size)
 
 
 def default_cache() -> Folder:

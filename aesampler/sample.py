@@ -55,15 +55,15 @@ def label(scene: Scene, exposure: Exposure, frames: int, rule: Literal["presence
     """The labels of `scene` under `exposure`, padded to `frames`; the module's docstring has the rules."""
     height, width = scene.height, scene.width
     nothing = _nothing(height, width)
-    anomalous, ignored, labels = [], [], []
+    anomalous = anomaly(scene, exposure, frames)
+    ignored, labels = [], []
     for place, annotated in enumerate(scene.annotated):
-        mask = _union(scene.segments, exposure.genuine, place, scene) or nothing
+        mask = anomalous[place]
         blurred = _union(scene.ignored, exposure.categories, place, scene)
         hidden = [counts for counts in (scene.void[place], blurred) if counts is not None]
         beside = masks.union(hidden, height, width) if hidden else nothing
         if hidden and mask != nothing:
             beside = masks.subtract(beside, mask, height, width)
-        anomalous.append(mask)
         ignored.append(beside)
         if rule == "clip":
             labels.append(int(exposure.anomalous))
@@ -73,7 +73,7 @@ def label(scene: Scene, exposure: Exposure, frames: int, rule: Literal["presence
             labels.append(0 if annotated and blurred in (None, nothing) else UNKNOWN)
     padding = frames - len(labels)
     return Labels(
-        masks=tuple(anomalous + anomalous[-1:] * padding),
+        masks=anomalous,
         ignored=tuple(ignored + ignored[-1:] * padding),
         frame_labels=tuple(labels + [UNKNOWN] * padding),
     )

@@ -91,18 +91,23 @@ class Vocabulary:
     @classmethod
     def count(cls, categories: Sequence[Category], records: Iterable[Sequence[int]]) -> Vocabulary:
         """Count `records`, each the indices (into `categories`) of the names with a mask in one record."""
-        counts = np.zeros(len(categories), dtype=np.int64)
-        # Counted by (name, names in the record), in whole numbers, so that the weights do not depend on the order of
-        # the records.
         by_size: dict[int, npt.NDArray[np.int64]] = {}
         for indices in records:
             if len(indices):
                 where = np.asarray(indices)
-                counts[where] += 1
                 by_size.setdefault(len(indices), np.zeros(len(categories), dtype=np.int64))[where] += 1
+        return cls.of_counts(categories, by_size)
+
+    @classmethod
+    def of_counts(cls, categories: Sequence[Category], by_size: Mapping[int, npt.NDArray[np.int64]]) -> Vocabulary:
+        """The vocabulary of whole numbers, from which the weights come alike in whatever order records were counted.
+
+        by_size: names in a record -> in how many such records each name is, int64 [categories].
+        """
         weights = np.zeros(len(categories))
         for size in sorted(by_size):
             weights += by_size[size] / size
+        counts = sum(by_size.values(), np.zeros(len(categories), dtype=np.int64))
         return cls(
             tuple(
                 Name.of(category, count=int(counts[i]), weight=float(weights[i]))
