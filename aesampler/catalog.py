@@ -44,7 +44,7 @@ from aesampler.sources.source import Item, Source, Survey
 from aesampler.storage import Folder
 from aesampler.vocabulary import Vocabulary
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the rows or their order change: entries of another version are made anew."""
 ROW_GROUP = 512
 """Records of a row group; fewer where they are large."""
@@ -108,7 +108,8 @@ class Catalog:
     """An entry of the cache, or any folder with a `catalog.parquet`: cheap to hold, picklable, nothing stays open.
 
     fingerprint: {"files": {path: sha256 of each file read whole}, "listing": sha256 of the sorted lines "path NUL
-    bytes" of frames and masks, "catalog": sha256 of the Parquet}; it holds nothing of the host, the place or the time.
+    bytes" of frames and masks, "catalog": sha256 of the rows}; it holds nothing of the host, the place or the time. The
+    rows' payloads count but for those of a source with a `batch`, which are of the files read whole.
     Empty where the catalog was opened from its Parquet alone.
     """
 
@@ -232,11 +233,12 @@ def _make(source: Source, root: Folder, entry: Folder, progress: Progress | None
     pictures: set[str] = set()
     with ThreadPoolExecutor(_threads(), thread_name_prefix="catalog") as pool:
         hashes = {path: pool.submit(_sha256, root, path) for path in survey.files}
-        entry.commit(PARQUET, lambda sink: _write(pool, survey, sink, pictures, progress))
+        digest = hashlib.sha256()
+        entry.commit(PARQUET, lambda sink: _write(pool, survey, sink, pictures, digest.update, progress))
         fingerprint = {
             "files": {path: hashes[path].result() for path in sorted(hashes)},
             "listing": _listing_sha256(survey.listing),
-            "catalog": _sha256(entry, PARQUET),
+            "catalog": digest.hexdigest(),
         }
     if any(root.stat_token(path) != stamp for path, stamp in files.items()):
         raise SourceError(
@@ -280,9 +282,9 @@ def _order(items: Sequence[Item]) -> list[int]:
     return [place for _, _, place in sorted(keyed)]
 
 
-def _maker(survey: Survey) -> Callable[[Sequence[int]], dict[str, pa.Array]]:
-    """Places -> their records as columns. Names that are present in a record are `elsewhere` in the others of its
-    group, unless known absent there.
+def _maker(survey: Survey, pictures: set[str]) -> Callable[[Sequence[int]], dict[str, pa.Array]]:
+    """Places -> their records as columns, and the paths of their frames into `pictures`. Names that are present in a
+    record are `elsewhere` in the others of its group, unless known absent there.
     """
     shared = _shared(survey.items, survey.record)
 
@@ -300,7 +302,9 @@ def _maker(survey: Survey) -> Callable[[Sequence[int]], dict[str, pa.Array]]:
             else _columns([joined(place) for place in places])
         )
         frames = made["frames"]
-        sizes = [survey.listing.get(frame, -1) for frame in frames.flatten().to_pylist()]
+        paths = frames.flatten().to_pylist()
+        pictures.update(paths)
+        sizes = [survey.listing.get(frame, -1) for frame in paths]
         if -1 in sizes:
             sizes = [size for told in frames.to_pylist() for size in _frame_bytes(survey.listing, told)]
         made["frame_bytes"] = pa.ListArray.from_arrays(frames.offsets, pa.array(sizes, pa.int64()))
@@ -339,20 +343,21 @@ def _shared(items: Sequence[Item], record: Callable[[int], Record]) -> dict[str,
     return shared
 
 
-def _ahead(pool: ThreadPoolExecutor, survey: Survey, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _ahead(pool: ThreadPoolExecutor, survey: Survey, schema: pa.Schema, pictures: set[str]) -> Iterator[pa.RecordBatch]:
     """The rows in order, made by the pool a few steps ahead: a source that reads a file a record reads many at once."""
-    order, make = _order(survey.items), _maker(survey)
-    if survey.batch is not None:
-        # Work in Python that holds the interpreter: one thread makes rows while another writes.
-        step, most = ROW_GROUP, 1
-    else:
-        # Steps divide a row group; with few records they are short, so that all threads have some.
-        step, most = min(1 << (len(order) // 64).bit_length(), 64), _threads() + 1
+    order, make = _order(survey.items), _maker(survey, pictures)
+    # Steps divide a row group; with few records they are short, so that all threads have some.
+    step = ROW_GROUP if survey.batch is not None else min(1 << (len(order) // 64).bit_length(), 64)
 
     def rows(first: int) -> pa.RecordBatch:
         columns = make(order[first : first + step])
         return pa.record_batch([columns[field.name].cast(field.type) for field in schema], schema=schema)
 
+    if survey.batch is not None:
+        # Python that holds the interpreter, and no reading: threads would only wait for each other.
+        yield from map(rows, range(0, len(order), step))
+        return
+    most = _threads() + 1
     waiting: deque[Future[pa.RecordBatch]] = deque()
     for first in range(0, len(order), step):
         done = waiting.popleft().result() if len(waiting) >= most else None
@@ -365,9 +370,15 @@ def _ahead(pool: ThreadPoolExecutor, survey: Survey, schema: pa.Schema) -> Itera
 
 
 def _write(
-    pool: ThreadPoolExecutor, survey: Survey, sink: BinaryIO, pictures: set[str], progress: Progress | None
+    pool: ThreadPoolExecutor,
+    survey: Survey,
+    sink: BinaryIO,
+    pictures: set[str],
+    digest: Callable[[pa.Buffer], None],
+    progress: Progress | None,
 ) -> None:
-    """The Parquet, a row group at a time; the paths of all frames are added to `pictures`."""
+    """The Parquet, a row group at a time. The paths of all frames are added to `pictures`, `digest` is told the rows."""
+    counted = [name for name in SCHEMA.names if name != "payload" or survey.batch is None]
     meta = _Meta(
         version=VERSION,
         categories=list(survey.categories),
@@ -380,8 +391,8 @@ def _write(
     with pq.ParquetWriter(
         sink, schema, compression="zstd", compression_level=1, use_dictionary=False, write_statistics=False
     ) as writer:
-        for batch in _ahead(pool, survey, schema):
-            pictures.update(batch["frames"].flatten().to_pylist())
+        for batch in _ahead(pool, survey, schema, pictures):
+            digest(batch.select(counted).serialize())
             pending.append(batch)
             rows = sum(part.num_rows for part in pending)
             if rows >= ROW_GROUP or done + rows == total or sum(part.nbytes for part in pending) >= GROUP_BYTES:

@@ -38,6 +38,9 @@ without a mask in these frames. near, kin: see `aesampler.relations`. unknown: n
 for it.
 """
 
+Why = npt.NDArray[np.int8]
+"""Why each name of a vocabulary may not be irrelevant in a scene: int8 [names], see `rejections`."""
+
 
 class SimilaritySettings(BaseModel):
     """Names that a CLIP text encoder finds too close to a name that is present are not drawn.
@@ -139,16 +142,23 @@ class Exposure:
         return tuple(name for name, genuine in zip(self.categories, self.is_genuine, strict=True) if genuine)
 
 
-def draw(scene: Scene, vocabulary: Vocabulary, settings: ExposureSettings, rng: np.random.Generator) -> Exposure | None:
+def draw(
+    scene: Scene,
+    vocabulary: Vocabulary,
+    settings: ExposureSettings,
+    rng: np.random.Generator,
+    *,
+    why: Why | None = None,
+) -> Exposure | None:
     """Draw the exposure of one sample (equations 1 and 2); None where no irrelevant name may be drawn: the record is
     skipped by that rule.
 
     The coin is thrown only where some frame shows a mask; else the sample is normal. `rng` is read in one fixed order:
     the genuine names, N, the coin, the hard irrelevant names where there are to be any, the irrelevant names, the order
-    of the list. Only `Generator.random` is used, see
-    `aesampler.rng`.
+    of the list. Only `Generator.random` is used, see `aesampler.rng`. why: the scene's `rejections`, given by who has
+    them already.
     """
-    law = irrelevant_law(scene, vocabulary, settings)
+    law = irrelevant_law(scene, vocabulary, settings, why=why)
     pool = int(np.count_nonzero(law))
     if pool == 0:
         return None
@@ -181,7 +191,9 @@ def draw(scene: Scene, vocabulary: Vocabulary, settings: ExposureSettings, rng: 
     )
 
 
-def irrelevant_law(scene: Scene, vocabulary: Vocabulary, settings: ExposureSettings) -> npt.NDArray[np.float64]:
+def irrelevant_law(
+    scene: Scene, vocabulary: Vocabulary, settings: ExposureSettings, *, why: Why | None = None
+) -> npt.NDArray[np.float64]:
     """The law of one irrelevant name for `scene`: float64 [names], not normalised, 0 where a name may not be drawn
     (LAVIDA eq. 1).
 
@@ -189,7 +201,7 @@ def irrelevant_law(scene: Scene, vocabulary: Vocabulary, settings: ExposureSetti
     only rescale the others.
     """
     law = vocabulary.weights(settings.irrelevant_from).copy()
-    law[rejections(scene, vocabulary, settings) > 0] = 0.0
+    law[(rejections(scene, vocabulary, settings) if why is None else why) > 0] = 0.0
     return law
 
 
@@ -204,7 +216,7 @@ def hard_negatives(
     return frozenset(name for name in close if scene.presence(name) == "absent")
 
 
-def rejections(scene: Scene, vocabulary: Vocabulary, settings: ExposureSettings) -> npt.NDArray[np.int8]:
+def rejections(scene: Scene, vocabulary: Vocabulary, settings: ExposureSettings) -> Why:
     """Why each name may not be irrelevant in `scene`: int8 [names], 1 + the place of its rule in `RULES`; 0 where it
     may be, and where the law of `irrelevant_from` never draws it.
     """

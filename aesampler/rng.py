@@ -13,12 +13,9 @@ import numpy as np
 
 
 def _digest(parts: tuple[str | int, ...], size: int) -> bytes:
-    digest = hashlib.blake2b(digest_size=size)
-    for part in parts:
-        text = (b"i%d" % part) if isinstance(part, int) else b"s" + part.encode()
-        digest.update(b"%d:" % len(text))
-        digest.update(text)
-    return digest.digest()
+    texts = [b"i%d" % part if isinstance(part, int) else b"s" + part.encode() for part in parts]
+    named = b"".join([b"%d:%b" % (len(text), text) for text in texts])
+    return hashlib.blake2b(named, digest_size=size).digest()
 
 
 def generator(seed: int, *parts: str | int) -> np.random.Generator:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from aesampler import image, masks, rng
 from aesampler.errors import CorpusError
-from aesampler.exposure import Exposure, ExposureSettings, draw
+from aesampler.exposure import Exposure, ExposureSettings, Why, draw
 from aesampler.scene import Presence, Scene, Track
 from aesampler.vocabulary import Vocabulary
 
@@ -89,11 +89,12 @@ def derive(
     key: str,
     epoch: int,
     frames: int,
+    why: Why | None = None,
 ) -> tuple[Exposure, Labels] | None:
     """The draw keyed by (seed, source, key, epoch) and its labels: at epoch 0 with the recipe's settings, what the
-    corpus stores. None: see `draw`.
+    corpus stores. None, and why: see `draw`.
     """
-    exposure = draw(scene, vocabulary, settings, rng.generator(seed, "exposure", source, key, epoch))
+    exposure = draw(scene, vocabulary, settings, rng.generator(seed, "exposure", source, key, epoch), why=why)
     if exposure is None:
         return None
     return exposure, label(scene, exposure, frames, settings.frame_labels)

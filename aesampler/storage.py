@@ -175,7 +175,7 @@ class Folder:
                 found = dict(_walk(where, prefix + "/" if prefix else "", depth, frozenset()))
         else:
             found = self._remote(rel, lambda store, where: _find(store, where, prefix, depth))
-        return dict(sorted(found.items()))
+        return {path: found[path] for path in sorted(found)}
 
     def stat_token(self, rel: str) -> str:
         """A cheap sign of whether a file, or the set of names directly in a folder, has changed; "" if it is missing.
@@ -511,11 +511,12 @@ def _walk(where: str, prefix: str, depth: int | None, above: frozenset[tuple[int
     below: list[str] = []
     with entries:
         for entry in entries:
+            name = entry.name
             try:
                 if entry.is_dir():
-                    below.append(entry.name)
-                elif entry.is_file() and entry.name != _LOCK and not _TEMPORARY.fullmatch(entry.name):
-                    yield prefix + entry.name, entry.stat().st_size
+                    below.append(name)
+                elif entry.is_file() and not (name.startswith(".") and (name == _LOCK or _TEMPORARY.fullmatch(name))):
+                    yield prefix + name, entry.stat().st_size
             except FileNotFoundError:  # removed since, or a link to nothing
                 continue
     if depth is None or depth > 0:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from aesampler import image, manifest, sample
 from aesampler.catalog import Catalog
 from aesampler.errors import BadRecord, CorpusError
-from aesampler.exposure import RULES, ExposureSettings, rejections
+from aesampler.exposure import RULES, ExposureSettings, Why, rejections
 from aesampler.manifest import PLAN, SampleRow, ShardHead, ShardReport
 from aesampler.plan import ShardTask, split_of
 from aesampler.recipe import Recipe, SourceEntry
@@ -149,10 +149,11 @@ class _Bench:
             tally=np.zeros((1 + len(RULES), len(vocabulary.names)), dtype=np.int64),
         )
 
-    def count(self, scene: Scene) -> None:
-        """Count what may not be drawn for one sample."""
+    def counted(self, scene: Scene) -> Why:
+        """Why each name may not be drawn for one sample, which is counted."""
         why = rejections(scene, self.vocabulary, self.settings)
         self.tally[why, np.arange(len(why))] += 1
+        return why
 
     def rejections(self) -> dict[str, dict[str, int]]:
         """Rule -> name -> samples, of the rules and names that were counted."""
@@ -289,7 +290,6 @@ def _render(bench: _Bench, unit: _Unit, pictures: list[bytes], row: SampleRow) -
     pictures, size = _encoded(bench, unit, pictures, size, formats)
     if size != (scene.height, scene.width):
         scene = sample.resized(scene, *size)
-    bench.count(scene)
     derived = sample.derive(
         scene,
         bench.vocabulary,
@@ -299,6 +299,7 @@ def _render(bench: _Bench, unit: _Unit, pictures: list[bytes], row: SampleRow) -
         key=unit.key,
         epoch=0,
         frames=bench.frames,
+        why=bench.counted(scene),
     )
     if derived is None:
         return None

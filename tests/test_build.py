@@ -98,7 +98,7 @@ PINNED_SAMPLES = [
 ]
 PINNED_FILES = {
     "README.md": "556832e84de3",
-    "corpus.json": "0f0e9d56176b",
+    "corpus.json": "b27171b069b6",
     "croissant.json": "e7f967b46339",
     "manifest/train/coco-000000.parquet": "a52e334436c7",
     "manifest/train/coco-000001.parquet": "e90d5e1fea11",

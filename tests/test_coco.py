@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,9 @@ def records(survey: Survey) -> dict[str, Record]:
     return {item.id: survey.record(place) for place, item in enumerate(survey.items)}
 
 
-def scene(survey: Survey, id: str, size: tuple[int, int] = (8, 10)) -> Scene:
+def scene(survey: Survey, id: str, root: Path, size: tuple[int, int] = (8, 10)) -> Scene:
     names = [category.name for category in survey.categories]
-    return Coco().scene(Folder.at("/nowhere"), records(survey)[id], names, (0,), size)
+    return Coco().scene(Folder.at(root), records(survey)[id], names, (0,), size)
 
 
 @pytest.mark.parametrize("subset", ["train", "validation"])
@@ -122,6 +123,9 @@ def test_the_survey_in_full(tmp_path: Path) -> None:
     assert survey.files == ("annotations/instances_train2017.json",)
     assert survey.folders == ("train2017",)
     assert survey.listing == {"train2017/a.jpg": 0, "train2017/b.jpg": 0}
+    file = (tmp_path / "annotations/instances_train2017.json").read_bytes()
+    text = b"[[1, 1, 5, 1, 5, 5, 1, 5]]"
+    row = np.array([(file.index(text), len(text), 0, zlib.crc32(text))], dtype=instances.REFERENCE)
     assert records(survey) == {
         "a": Record(
             id="a",
@@ -131,12 +135,26 @@ def test_the_survey_in_full(tmp_path: Path) -> None:
             height=8,
             width=10,
             masked=(0,),
-            payload=b"[[0,0,[[1, 1, 5, 1, 5, 5, 1, 5]]]]",
+            payload=b"@annotations/instances_train2017.json\n" + row.tobytes(),
         ),
         "b": Record(
             id="b", group="image:train2017/b.jpg", frames=("train2017/b.jpg",), annotated=(True,), height=8, width=10
         ),
     }
+
+
+def test_a_file_that_changed_since_it_was_catalogued_is_refused(tmp_path: Path) -> None:
+    survey = Coco().survey(written(tmp_path, body()))
+    found = records(survey)["a"]
+    file = tmp_path / "annotations/instances_train2017.json"
+    text = file.read_text()
+    assert text.count("[[1, 1, 5, 1, 5, 5, 1, 5]]") == 1
+    assert scene(survey, "a", tmp_path).segments
+    for changed in (text.replace("[[1, 1, 5, 1,", "[[1, 1, 6, 1,"), text[: len(text) // 4]):
+        file.with_suffix(".new").write_text(changed)
+        file.with_suffix(".new").rename(file)
+        with pytest.raises(SourceError, match=r"instances_train2017\.json: the file has changed since it was catal"):
+            Coco().scene(Folder.at(tmp_path), found, ["dog", "person"], (0,), (8, 10))
 
 
 def test_records_at_once_equal_records_one_by_one(tmp_path: Path) -> None:
@@ -166,11 +184,11 @@ def test_what_a_crowd_and_an_empty_segmentation_say(tmp_path: Path) -> None:
     first, second = records(survey)["a"], records(survey)["b"]
     assert (first.masked, first.ignored, first.elsewhere) == ((1,), (1,), (0,))
     assert (second.masked, second.ignored, second.elsewhere) == ((0,), (), (1,))
-    found = scene(survey, "a")
+    found = scene(survey, "a", tmp_path)
     assert (set(found.segments), set(found.ignored), found.present) == ({"person"}, {"person"}, {"dog"})
     assert found.ignored["person"] == (masks.from_coco(rle, 8, 10),)
-    assert scene(survey, "b").segments == {}
-    assert scene(survey, "b").present == {"dog", "person"}
+    assert scene(survey, "b", tmp_path).segments == {}
+    assert scene(survey, "b", tmp_path).present == {"dog", "person"}
 
 
 @pytest.mark.parametrize(
@@ -188,13 +206,13 @@ def test_an_impossible_mask_is_a_bad_record(tmp_path: Path, segmentation: object
     entries = [{"id": 1, "image_id": 7, "category_id": 18, "segmentation": segmentation}]
     survey = Coco().survey(written(tmp_path, body(annotations=entries)))
     with pytest.raises(BadRecord, match=r"^a: dog: "):
-        scene(survey, "a")
+        scene(survey, "a", tmp_path)
 
 
 def test_a_picture_of_another_size_is_a_bad_record(tmp_path: Path) -> None:
     survey = Coco().survey(written(tmp_path, body()))
     with pytest.raises(BadRecord, match=r"not of the size .* got 10 x 8; allowed: 8 x 10"):
-        scene(survey, "a", (10, 8))
+        scene(survey, "a", tmp_path, (10, 8))
 
 
 def without(key: str) -> Callable[[Body], Body]:
@@ -355,13 +373,17 @@ def test_any_layout_is_read_as_json_reads_it(
         annotations=entries, info={"annotations": data.draw(st.sampled_from([None, [], [{"x": 1}], 3, entries]))}
     )
     order = data.draw(st.permutations(list(content)))
-    survey = Coco().survey(written(tmp_path, spelt(content, order, random.Random(data.draw(st.integers(0, 99))))))
+    root = written(tmp_path, spelt(content, order, random.Random(data.draw(st.integers(0, 99)))))
+    survey = Coco().survey(root)
     index = {18: 0, 1: 1}
     for id, image in (("a", 7), ("b", 3)):
         mine = [entry for entry in entries if entry["image_id"] == image]
         record = records(survey)[id]
-        expected = [[index[e["category_id"]], e.get("iscrowd", 0), e["segmentation"]] for e in mine]
-        assert json.loads(record.payload or b"[]") == expected
+        expected = [(index[e["category_id"]], e.get("iscrowd", 0), e["segmentation"]) for e in mine]
+        assert list(instances.annotations(root, record.payload)) == expected
+        found = instances.read(root, survey.files[0], instances.Picture, hold=True)
+        held = found.record([7, 3].index(image), survey.items, ["a", "b"]).payload
+        assert json.loads(held or b"[]") == [list(each) for each in expected]
         assert set(record.masked) == {c for c, crowd, s in expected if s and not crowd}
         assert set(record.ignored) == {c for c, crowd, s in expected if s and crowd}
         assert set(record.elsewhere) == {c for c, _, s in expected if not s} - {*record.masked, *record.ignored}

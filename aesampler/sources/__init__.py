@@ -66,24 +66,24 @@ def load(name: str) -> type[Source]:
     """The class that reads the format `name`. Raises RecipeError where no such format is known, or an added one cannot
     be imported.
     """
-    added = _added()
-    if name not in FORMATS and name not in added:
+    if name in FORMATS:
+        module, _, attribute = FORMATS[name].partition(":")
+        ours: type[Source] = getattr(importlib.import_module(module), attribute)
+        return ours
+    added = _added().get(name)
+    if added is None:
         near = difflib.get_close_matches(name, names(), n=1)
         raise RecipeError(
             f"unknown format {name!r}",
             allowed=", ".join(names()),
             do=f"did you mean {near[0]}?" if near else "see `aesampler sources`",
         )
-    if name in FORMATS:
-        module, _, attribute = FORMATS[name].partition(":")
-        found: object = getattr(importlib.import_module(module), attribute)
-    else:
-        try:
-            found = added[name].load()
-        except (ImportError, AttributeError) as error:
-            raise RecipeError(f"the format {name!r} cannot be imported: {error}", where=added[name].value) from error
+    try:
+        found = added.load()
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(f"the format {name!r} cannot be imported: {error}", where=added.value) from error
     if not (isinstance(found, type) and issubclass(found, Source)):
-        raise RecipeError(f"the format {name!r} is not a Source", where=added[name].value, got=found)
+        raise RecipeError(f"the format {name!r} is not a Source", where=added.value, got=found)
     return found
 
 

@@ -64,7 +64,7 @@ ROOT/
         self, root: Folder, record: Record, names: Sequence[str], frames: Sequence[int], size: tuple[int, int]
     ) -> Scene:
         """See `Source.scene`."""
-        return instances.scene(record, names, size, exhaustive=True)
+        return instances.scene(root, record, names, size, exhaustive=True)
 
     def _official(self, root: Folder) -> str:
         part = PARTS.get(self.subset)

@@ -126,7 +126,7 @@ ROOT/
     ) -> Scene:
         """The names of the map, or of the annotations; unlabelled pixels are void."""
         if self.form == "json":
-            return self._scene_json(record, names, size)
+            return self._scene_json(root, record, names, size)
         return index_map.scene(
             record,
             index_map.read_plane(root, index_map.map_of(record)),
@@ -147,7 +147,7 @@ ROOT/
         return next((way for way in ways if root.exists(way)), ways[0])
 
     def _survey_json(self, root: Folder, images: str, path: str) -> Survey:
-        found = instances.read(root, path, instances.Picture)
+        found = instances.read(root, path, instances.Picture, hold=True)
         # `other` last: a name is then at the same place in the file and in the vocabulary.
         order = sorted(range(len(found.categories)), key=lambda place: found.categories[place].id == OTHER)
         named = [found.categories[place] for place in order if found.categories[place].id != OTHER]
@@ -187,10 +187,10 @@ ROOT/
             folders=(images,),
         )
 
-    def _scene_json(self, record: Record, names: Sequence[str], size: tuple[int, int]) -> Scene:
+    def _scene_json(self, root: Folder, record: Record, names: Sequence[str], size: tuple[int, int]) -> Scene:
         entries = msgspec.json.decode(record.payload, type=list[tuple[int, list[int], msgspec.Raw]])
         text = msgspec.json.encode([(index, 0, segment) for index, _, segment in entries])
-        found = instances.scene(replace(record, payload=text), [*names, "other"], size, exhaustive=True)
+        found = instances.scene(root, replace(record, payload=text), [*names, "other"], size, exhaustive=True)
         every = [counts for (counts,) in found.segments.values() if counts]
         covered = masks.union(every, *size)
         void = size[0] * size[1] - masks.area(covered, *size)

@@ -1,9 +1,14 @@
 """Reading of instances JSON, the file form of COCO and LVIS: pictures, categories, and one annotation an object.
 
 train2017 is 450 MB, nearly all of it polygons, and no polygon is looked at before its sample is built: the small fields
-of each annotation become columns, its `segmentation` a place in the file, whose text is copied when the record is asked
-for. The file is mapped into memory and its annotations are decoded some 16 MB at a time, each part's pages given back
-to the system. Texts are read, not mapped: records are asked for in random order, and a map brings in 64 KB for each.
+of each annotation become columns, its `segmentation` a place in the file. The file is mapped into memory and its
+annotations are decoded some 16 MB at a time, each part's pages given back to the system.
+
+A record's payload says what its annotations are in one of two forms. Where the file is on a local disk, it refers to
+it: `@`, the path of the file below the root, a line feed, and a row of `REFERENCE` an annotation, with the CRC-32 of
+the text, so that a file that changed after it was catalogued is noticed by whoever builds from it. Elsewhere, where
+each text would be a request, it holds them: JSON, `[[category, iscrowd, segmentation], ...]`. Copying the texts of
+train2017 in the order of the catalog took 1.4 s of 5.7, packing and hashing them another second.
 """
 
 from __future__ import annotations
@@ -13,10 +18,12 @@ import mmap
 import os
 import re
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import attrgetter
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -34,12 +41,15 @@ from aesampler.storage import Folder
 PIECE = 16 << 20
 """Bytes of annotations decoded at once."""
 
+REFERENCE = np.dtype([("offset", "<i8"), ("size", "<i4"), ("code", "<i4"), ("crc", "<u4")])
+"""A text in the file: its bytes, 2 times the index into the categories plus 1 for a crowd, and its CRC-32."""
+
 _STAND_IN_ID = -(2**62)
 _STAND_IN = b'[{"id":%d,"image_id":0,"category_id":0,"segmentation":null}]' % _STAND_IN_ID
 _SEPARATOR = re.compile(rb"\}\s*(,)\s*\{")
 _TRAILING = re.compile(r"trailing characters \(byte (\d+)\)")
-_COCO_FILE = re.compile(r"(?:^|/)(?:COCO_[a-z]+\d{4}_)?(\d{12})\.\w+$")
-_ODD = re.compile(r"^$|^/|\.\.|\./|//|[\\\0]")
+_COCO_FILE = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})\.\w+$")
+_BARRED = re.compile(r"[\\\0]").search
 
 
 class Picture(msgspec.Struct, gc=False):
@@ -79,8 +89,8 @@ class _Whole(msgspec.Struct, Generic[P]):
 
 
 class _Columns(NamedTuple):
-    """Annotations as columns, all of length [annotations]; offsets, sizes: bytes of the segmentation's text in the
-    file; empty: it says nothing.
+    """Annotations as columns, all of length [annotations]; offsets, sizes, checks: the segmentation's text in the file,
+    its bytes and its CRC-32; empty: it says nothing.
     """
 
     ids: npt.NDArray[np.int64]
@@ -90,10 +100,11 @@ class _Columns(NamedTuple):
     empty: npt.NDArray[np.bool_]
     offsets: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
+    checks: npt.NDArray[np.int64]
 
 
 class _Texts:
-    """The open file that texts are copied from; closed when the last who holds this lets go, it may be removed."""
+    """The open file that texts are read from; closed when the last who holds this lets go, it may be removed."""
 
     def __init__(self, path: os.PathLike[str]) -> None:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -124,35 +135,39 @@ class Instances(Generic[P]):
     """What an instances JSON holds, its annotations grouped by picture.
 
     pictures, categories: in the file's order. names: masked, ignored, incomplete, absent, elsewhere, as `Record` has
-    them. codes: of each annotation, 2 times the index into categories, plus 1 for a crowd. offsets, sizes: of each
-    annotation, the bytes of the segmentation's text in the file.
+    them. codes: of each annotation, 2 times the index into categories, plus 1 for a crowd. offsets, sizes, checks: of
+    each annotation, the bytes of the segmentation's text in the file, and its CRC-32. refers: the path of the file
+    below the root where payloads refer to it, "" where they hold its texts.
     """
 
     where: str
+    refers: str
     pictures: list[P]
     categories: list[Named]
     names: Mapping[str, _Lists]
     codes: _Lists
     offsets: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
+    checks: npt.NDArray[np.int64]
     texts: _Texts
 
     def batch(self, places: Sequence[int], items: Sequence[Item], frames: Sequence[str]) -> dict[str, pa.Array]:
         """The records of `places` as columns named as Record's fields; items, frames: one a picture.
 
-        The payload is JSON, `[[category, iscrowd, segmentation], ...]`, or nothing where there is no annotation. A name
-        whose segmentations are all empty is present without a mask (`elsewhere`).
+        The payload says nothing where there is no annotation. A name whose segmentations are all empty is present
+        without a mask (`elsewhere`).
         """
         ones = np.arange(len(places) + 1, dtype=np.int32)
         chosen = np.array(places, dtype=np.int64)
+        pictures, named = [self.pictures[place] for place in places], [items[place] for place in places]
         columns = {
-            "id": pa.array([items[place].id for place in places], pa.string()),
-            "group": pa.array([items[place].group for place in places], pa.string()),
+            "id": pa.array([item.id for item in named], pa.string()),
+            "group": pa.array([item.group for item in named], pa.string()),
             "frames": pa.ListArray.from_arrays(ones, pa.array([frames[place] for place in places], pa.string())),
             "annotated": pa.ListArray.from_arrays(ones, pa.array([True] * len(places), pa.bool_())),
-            "height": pa.array([self.pictures[place].height for place in places], pa.int32()),
-            "width": pa.array([self.pictures[place].width for place in places], pa.int32()),
-            "payload": self._payloads(chosen),
+            "height": pa.array([picture.height for picture in pictures], pa.int32()),
+            "width": pa.array([picture.width for picture in pictures], pa.int32()),
+            "payload": self._references(chosen) if self.refers else self._payloads(chosen),
         }
         for name, lists in self.names.items():
             values, begins = lists.take(chosen)
@@ -166,6 +181,16 @@ class Instances(Generic[P]):
             value = column[0].as_py()
             row[name] = tuple(value) if isinstance(value, list) else value
         return Record(**row)
+
+    def _references(self, places: npt.NDArray[np.int64]) -> pa.LargeBinaryArray:
+        annotations, begins = _Lists(np.arange(len(self.offsets)), self.codes.bounds).take(places)
+        rows = np.empty(len(annotations), dtype=REFERENCE)
+        columns = {"offset": self.offsets, "size": self.sizes, "code": self.codes.values, "crc": self.checks}
+        for name, column in columns.items():
+            rows[name] = column[annotations]
+        head, data = f"@{self.refers}\n".encode(), rows.tobytes()
+        bounds = itertools.pairwise((begins * REFERENCE.itemsize).tolist())
+        return pa.array([head + data[low:high] if low < high else b"" for low, high in bounds], pa.large_binary())
 
     def _payloads(self, places: npt.NDArray[np.int64]) -> pa.LargeBinaryArray:
         annotations, begins = _Lists(np.arange(len(self.offsets)), self.codes.bounds).take(places)
@@ -190,8 +215,9 @@ class Instances(Generic[P]):
         return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(places), buffers)
 
 
-def read(root: Folder, path: str, picture: type[P]) -> Instances[P]:
-    """The instances JSON at `path` below `root`, its references checked.
+def read(root: Folder, path: str, picture: type[P], *, hold: bool = False) -> Instances[P]:
+    """The instances JSON at `path` below `root`, its references checked. hold: payloads hold the texts, wherever the
+    file is.
 
     Raises SourceError: no such file, not JSON, a missing key, no categories, an id or a name twice, an annotation of an
     unknown picture or category.
@@ -230,12 +256,14 @@ def read(root: Folder, path: str, picture: type[P]) -> Instances[P]:
     owners, category, crowd = images[order], categories[order], columns.crowd[order]
     return Instances(
         where=where,
+        refers=path if root.is_local and not hold else "",
         pictures=whole.images,
         categories=whole.categories,
         names=_names(whole, owners, category, crowd, columns.empty[order], where),
         codes=_Lists.grouped(category * 2 + crowd, owners, len(whole.images)),
         offsets=columns.offsets[order],
         sizes=columns.sizes[order],
+        checks=columns.checks[order],
         texts=texts,
     )
 
@@ -314,7 +342,7 @@ def group(frame: str) -> str:
     """The identity of a picture: COCO's own number where the file is named as COCO names its files, in whatever set;
     else its path.
     """
-    found = _COCO_FILE.search(frame)
+    found = _COCO_FILE.match(frame, frame.rfind("/") + 1)
     return f"coco:{int(found[1])}" if found else f"image:{frame}"
 
 
@@ -322,7 +350,7 @@ def confined(path: str, where: str) -> str:
     """`path` of a picture, as the file names it, without "." and empty parts. Raises SourceError where it would leave
     its folder.
     """
-    if not _ODD.search(path):
+    if path and path[0] != "/" and ".." not in path and "./" not in path and "//" not in path and not _BARRED(path):
         return path
     if not path or path.startswith("/") or "\\" in path or "\0" in path or ".." in path.split("/"):
         raise SourceError("a path leaves its folder, or is none", where=where, got=repr(path))
@@ -346,9 +374,9 @@ def listed(root: Folder, folder: str, paths: Sequence[str], where: str) -> dict[
     return found
 
 
-def scene(record: Record, names: Sequence[str], size: tuple[int, int], *, exhaustive: bool) -> Scene:
+def scene(root: Folder, record: Record, names: Sequence[str], size: tuple[int, int], *, exhaustive: bool) -> Scene:
     """The scene of a record that `Instances.record` made. Raises BadRecord on an impossible mask, or a picture that is
-    not of the annotated size.
+    not of the annotated size; SourceError where the file that its payload refers to has changed.
     """
     height, width = size
     if record.height and (record.height, record.width) != size:
@@ -360,7 +388,7 @@ def scene(record: Record, names: Sequence[str], size: tuple[int, int], *, exhaus
         )
     partly = set(record.incomplete)
     found: dict[str, dict[int, list[str]]] = {"segments": {}, "incomplete": {}, "ignored": {}}
-    for index, is_crowd, segmentation in msgspec.json.decode(record.payload or b"[]", type=list[tuple[int, int, Any]]):
+    for index, is_crowd, segmentation in annotations(root, record.payload):
         if not segmentation:
             continue
         try:
@@ -384,6 +412,32 @@ def scene(record: Record, names: Sequence[str], size: tuple[int, int], *, exhaus
         absent=frozenset(names[index] for index in record.absent),
         exhaustive=exhaustive,
     )
+
+
+def annotations(root: Folder, payload: bytes) -> Iterator[tuple[int, int, Any]]:
+    """(category, iscrowd, segmentation) of each annotation of a record, see the module's docstring. Raises SourceError
+    where the file has changed.
+    """
+    if not payload.startswith(b"@"):
+        yield from msgspec.json.decode(payload or b"[]", type=list[tuple[int, int, Any]])
+        return
+    path, _, rows = payload[1:].partition(b"\n")
+    file = root.path / path.decode()
+    stat = file.stat()
+    texts = _opened(file, stat.st_ino, stat.st_mtime_ns)
+    for offset, size, code, crc in np.frombuffer(rows, REFERENCE).tolist():
+        text = os.pread(texts.descriptor, size, offset)
+        if zlib.crc32(text) != crc:
+            raise SourceError(
+                "the file has changed since it was catalogued", where=str(file), do="run again when it is at rest"
+            )
+        yield code >> 1, code & 1, msgspec.json.decode(text)
+
+
+@lru_cache(maxsize=16)
+def _opened(file: Path, inode: int, changed: int) -> _Texts:
+    """The open file; another one where it was replaced meanwhile."""
+    return _Texts(file)
 
 
 def _united(by_index: dict[int, list[str]], names: Sequence[str], height: int, width: int) -> dict[str, Track]:
@@ -484,12 +538,12 @@ def _columns(part: Sequence[_Annotation], view: memoryview) -> _Columns:
     texts = [pa.py_buffer(entry.segmentation) for entry in part]
     sizes = np.fromiter(map(attrgetter("size"), texts), np.int64, len(part))
     offsets = np.fromiter(map(attrgetter("address"), texts), np.int64, len(part)) - pa.py_buffer(view).address
+    checks = np.fromiter(map(zlib.crc32, texts), np.int64, len(part))
     empty = np.zeros(len(part), dtype=np.bool_)
     for place in np.flatnonzero(sizes < 16).tolist():
         empty[place] = bytes(texts[place]).translate(None, b" \t\r\n") in (b"[]", b"null", b"{}")
-    return _Columns(
-        column("id"), column("image_id"), column("category_id"), column("iscrowd") != 0, empty, offsets, sizes
-    )
+    crowd = column("iscrowd") != 0
+    return _Columns(column("id"), column("image_id"), column("category_id"), crowd, empty, offsets, sizes, checks)
 
 
 def _joined(parts: Sequence[_Columns]) -> _Columns:

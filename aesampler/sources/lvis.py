@@ -99,7 +99,7 @@ ROOT/
         self, root: Folder, record: Record, names: Sequence[str], frames: Sequence[int], size: tuple[int, int]
     ) -> Scene:
         """See `Source.scene`."""
-        return instances.scene(record, names, size, exhaustive=False)
+        return instances.scene(root, record, names, size, exhaustive=False)
 
     def _official(self, root: Folder) -> str:
         part = PARTS.get(self.subset)
