@@ -163,6 +163,30 @@ class Catalog:
             skipped=meta.skipped,
         )
 
+    def revised(self, digest: str, revise: Callable[[pa.Table], pa.Table], *, cache: Folder | None = None) -> Catalog:
+        """This catalog with `revise` done to the rows of each row group; kept in the cache under `digest`, which says
+        what was done, and which the fingerprint holds as "others".
+        """
+        identity = f"{VERSION} {self.folder.url.rpartition('/')[2]} {self.fingerprint.get('catalog')} {digest}"
+        name = hashlib.sha256(identity.encode()).hexdigest()[:32]
+        entry = (default_cache() if cache is None else cache) / f"catalogs/{name}"
+        fingerprint = {**self.fingerprint, "others": digest}
+        if not entry.exists(HEAD):
+            entry.commit(PARQUET, lambda sink: self._copy(sink, revise))
+            head = _Head(
+                version=VERSION, fingerprint=fingerprint, parquet_bytes=entry.size(PARQUET), files={}, folders={}
+            )
+            entry.commit_bytes(HEAD, msgspec.json.encode(head))
+        return replace(self.open(entry), fingerprint=fingerprint)
+
+    def _copy(self, sink: BinaryIO, revise: Callable[[pa.Table], pa.Table]) -> None:
+        with self.folder.open(PARQUET) as file:
+            parquet = pq.ParquetFile(file)
+            schema = parquet.schema_arrow
+            with _writer(sink, schema) as writer:
+                for place in range(parquet.num_row_groups):
+                    writer.write_table(revise(parquet.read_row_group(place)).cast(schema))
+
     def rows(self, first: int = 0, last: int | None = None) -> Iterator[Entry]:
         """Rows [first, last), in order; only the row groups that they lie in are read, one at a time."""
         end = self.records if last is None else last
@@ -377,7 +401,7 @@ def _write(
     digest: Callable[[pa.Buffer], None],
     progress: Progress | None,
 ) -> None:
-    """The Parquet, a row group at a time. The paths of all frames are added to `pictures`, `digest` is told the rows."""
+    """The Parquet, a row group at a time; the paths of all frames go to `pictures`, and the rows to `digest`."""
     counted = [name for name in SCHEMA.names if name != "payload" or survey.batch is None]
     meta = _Meta(
         version=VERSION,
@@ -388,9 +412,7 @@ def _write(
     schema = SCHEMA.with_metadata({"aesampler": msgspec.json.encode(meta)})
     done, total = 0, len(survey.items)
     pending: list[pa.RecordBatch] = []
-    with pq.ParquetWriter(
-        sink, schema, compression="zstd", compression_level=1, use_dictionary=False, write_statistics=False
-    ) as writer:
+    with _writer(sink, schema) as writer:
         for batch in _ahead(pool, survey, schema, pictures):
             digest(batch.select(counted).serialize())
             pending.append(batch)
@@ -404,6 +426,12 @@ def _write(
                     done += min(ROW_GROUP, rows - first)
                     if progress is not None:
                         progress(done, total)
+
+
+def _writer(sink: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        sink, schema, compression="zstd", compression_level=1, use_dictionary=False, write_statistics=False
+    )
 
 
 def _entries(table: pa.Table) -> Iterator[Entry]:

@@ -24,6 +24,7 @@ from aesampler.manifest import FORMAT_VERSION, Shortcut
 from aesampler.recipe import SUBSETS, ClipSettings, Recipe, SourceEntry
 from aesampler.relations import WordNet, related
 from aesampler.scene import Scene
+from aesampler.sharing import shared
 from aesampler.shortcut import LIMIT, measured
 from aesampler.sources.source import Kind, Source, Subset
 from aesampler.vocabulary import Vocabulary
@@ -144,7 +145,8 @@ def plan_corpus(recipe: Recipe, *, progress: Progress | None = None, refresh: bo
     Raises RecipeError and SourceError: an empty vocabulary, a source in which nothing can be drawn, one group in two
     splits.
     """
-    catalogs = [_catalog(recipe, entry, progress, refresh) for entry in recipe.sources]
+    alone = [_catalog(recipe, entry, progress, refresh) for entry in recipe.sources]
+    catalogs = shared(alone, WordNet.installed())
     vocabularies = _vocabularies(recipe, catalogs)
     sources: list[PlannedSource] = []
     tasks: list[ShardTask] = []

@@ -15,10 +15,13 @@ from typing import Any
 import corpora
 import numpy as np
 import pytest
+import worlds
 import yaml
 from apart import apart, executed
 
+from aesampler.cli import run
 from aesampler.corpus import Corpus
+from aesampler.exposure import RULES
 from aesampler.manifest import SCHEMA
 from aesampler.report import card, croissant
 from aesampler.sample import SampleJson
@@ -168,6 +171,26 @@ def test_what_the_card_tells(folder: Folder) -> None:
         "| a \\| b | ",
     ):
         assert line in text, line
+    assert "## How sure the lists are" not in text
+
+
+def test_the_card_tells_how_sure_the_lists_are(tmp_path: Path) -> None:
+    recipe = {
+        "name": "sure",
+        "sources": [{"name": "coco", "format": "coco", "root": str(tmp_path / "coco"), "split": "train"}],
+    }
+    worlds.coco(tmp_path / "coco", images=12)
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    out = Folder.at(tmp_path / "out")
+    assert run(["build", "--config", str(tmp_path / "r.yaml"), "--out", out.url, "--executor", "inline"]) == 0
+    head = Corpus.open(out).head
+    text = out.read("README.md").decode()
+    for rule, found in head.rejections.items():
+        name, count = next(iter(found.top.items()))
+        assert f"| `{rule}`: {card.KEPT_OFF[rule]} | {found.total} | {found.names} | {name} ({count})" in text
+    assert set(card.KEPT_OFF) == set(RULES)
+    assert "present" in head.rejections
+    assert f"- coco: {head.shortcut['coco'].line}" in text
 
 
 def test_the_licence_of_a_source_comes_from_its_manifest(monkeypatch: pytest.MonkeyPatch, folder: Folder) -> None:

@@ -68,8 +68,8 @@ SHOWN = 15
 def data_card(head: CorpusHead) -> str:
     """The text of `README.md`; equal heads give equal text."""
     front = yaml.safe_dump(_front(head), sort_keys=False, allow_unicode=True, width=100)
-    sections = (_what, _counts, _how, _reading, _members, _origins, _limits)
-    return f"---\n{front}---\n\n" + "\n".join(section(head) for section in sections)
+    sections = (_what, _counts, _how, _sureness, _reading, _members, _origins, _limits)
+    return f"---\n{front}---\n\n" + "\n".join(text for section in sections if (text := section(head)))
 
 
 # -- front matter ------------------------------------------------------------------------------------------------------
@@ -215,6 +215,38 @@ def _how(head: CorpusHead) -> str:
             own = ", ".join(f"`{name}: {_plain(value)}`" for name, value in entry["exposure"].items())
             lines += [f"`{entry['name']}` has its own {own}.", ""]
     return "\n".join(lines)
+
+
+def _sureness(head: CorpusHead) -> str:
+    lines = ["## How sure the lists are", ""]
+    if head.rejections:
+        rows = [
+            (
+                f"`{rule}`: {KEPT_OFF[rule]}",
+                f"{found.total:,}",
+                f"{found.names:,}",
+                ", ".join(f"{name} ({count:,})" for name, count in list(found.top.items())[:TOLD]),
+            )
+            for rule, found in head.rejections.items()
+        ]
+        lines += ["Names that were kept off lists, counted once a sample:", ""]
+        lines += [*_table(("rule", "in all", "names", "most often"), "lrrl", rows), ""]
+    if head.shortcut:
+        lines += ["What a classifier of names and list length alone, which sees no picture, makes of the labels:", ""]
+        lines += [f"- {source}: {found.line}" for source, found in head.shortcut.items()]
+        lines.append("")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+KEPT_OFF = {
+    "present": "marked in the frames of the sample",
+    "elsewhere": "present in the record, or found in the same picture or video by another record or source",
+    "near": "another name, a kind, a whole or a part of what is present",
+    "kin": "often taken for what is present, and not known absent",
+    "unknown": "not known absent",
+}
+TOLD = 5
+"""Names told of each rule."""
 
 
 def _reading(head: CorpusHead) -> str:
