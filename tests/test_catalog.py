@@ -403,9 +403,7 @@ def test_a_catalog_of_a_store_is_the_same_and_stays_fresh(tmp_path: Path, kept: 
         # A local file is referred to; of one in a store the texts are held.
         forms.add((there.record.payload[:1], here.record.payload[:1]))
         assert dataclasses.replace(there.record, payload=b"") == dataclasses.replace(here.record, payload=b"")
-        told = [
-            list(instances.annotations(Folder.at(tmp_path / "coco"), entry.record.payload)) for entry in (there, here)
-        ]
+        told = [list(instances.marks(Folder.at(tmp_path / "coco"), entry.record.payload)) for entry in (there, here)]
         assert told[0] == told[1]
     assert forms == {(b"[", b"@"), (b"", b"")}
     stamp = remote.folder.stat_token(HEAD)

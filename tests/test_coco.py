@@ -380,7 +380,7 @@ def test_any_layout_is_read_as_json_reads_it(
         mine = [entry for entry in entries if entry["image_id"] == image]
         record = records(survey)[id]
         expected = [(index[e["category_id"]], e.get("iscrowd", 0), e["segmentation"]) for e in mine]
-        assert list(instances.annotations(root, record.payload)) == expected
+        assert list(instances.marks(root, record.payload)) == expected
         found = instances.read(root, survey.files[0], instances.Picture, hold=True)
         held = found.record([7, 3].index(image), survey.items, ["a", "b"]).payload
         assert json.loads(held or b"[]") == [list(each) for each in expected]

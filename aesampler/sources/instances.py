@@ -388,7 +388,7 @@ def scene(root: Folder, record: Record, names: Sequence[str], size: tuple[int, i
         )
     partly = set(record.incomplete)
     found: dict[str, dict[int, list[str]]] = {"segments": {}, "incomplete": {}, "ignored": {}}
-    for index, is_crowd, segmentation in annotations(root, record.payload):
+    for index, is_crowd, segmentation in marks(root, record.payload):
         if not segmentation:
             continue
         try:
@@ -414,7 +414,7 @@ def scene(root: Folder, record: Record, names: Sequence[str], size: tuple[int, i
     )
 
 
-def annotations(root: Folder, payload: bytes) -> Iterator[tuple[int, int, Any]]:
+def marks(root: Folder, payload: bytes) -> Iterator[tuple[int, int, Any]]:
     """(category, iscrowd, segmentation) of each annotation of a record, see the module's docstring. Raises SourceError
     where the file has changed.
     """
