@@ -32,10 +32,10 @@ from aesampler.vocabulary import IrrelevantFrom, Vocabulary
 Range = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 
 
-RULES = ("present", "elsewhere", "near", "kin", "unknown")
+RULES = ("present", "elsewhere", "near", "kin", "shown", "unknown")
 """Why a name is not drawn. present: marked in the sampled frames. elsewhere: present in the record or its group,
-without a mask in these frames. near, kin: see `aesampler.relations`. unknown: not known absent, where `absence` asks
-for it.
+without a mask in these frames. near, kin: see `aesampler.relations`. shown: a CLIP image tower takes the picture to
+show it, and it is not known absent. unknown: not known absent, where `absence` asks for it.
 """
 
 Why = npt.NDArray[np.int8]
@@ -43,10 +43,13 @@ Why = npt.NDArray[np.int8]
 
 
 class SimilaritySettings(BaseModel):
-    """Names that a CLIP text encoder finds too close to a name that is present are not drawn.
+    """Names that a CLIP text encoder finds too close to a name that is present are not drawn; nor, if asked for, those
+    that its image encoder takes the picture to show.
 
     model: an open_clip architecture. pretrained: a local weights file or an open_clip tag. reject_above: cosine
-    similarity, -1 to 1.
+    similarity of two names, -1 to 1. shown_above: cosine similarity of a name and a frame; null: frames are not looked
+    at. CLIP's similarities of text and picture are far lower than those of two texts: with OpenAI's ViT-B-32, 0.3 is
+    high.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -54,6 +57,7 @@ class SimilaritySettings(BaseModel):
     model: str
     pretrained: str
     reject_above: float = Field(ge=-1.0, le=1.0)
+    shown_above: float | None = Field(default=None, ge=-1.0, le=1.0)
 
 
 class HardSettings(BaseModel):
@@ -224,7 +228,8 @@ def rejections(scene: Scene, vocabulary: Vocabulary, settings: ExposureSettings)
     drawn = vocabulary.weights(settings.irrelevant_from) > 0
     marked = frozenset(scene.segments).union(scene.incomplete, scene.ignored)
     kin = {name for name in vocabulary.kin(scene.seen) if scene.presence(name) != "absent"}
-    groups = (marked, scene.present, vocabulary.near(scene.seen), kin)
+    shown = {name for name in scene.shown if scene.presence(name) != "absent"}
+    groups = (marked, scene.present, vocabulary.near(scene.seen), kin, shown)
     for rule, names in enumerate(groups, start=1):
         for name in names:
             place = vocabulary.index.get(name)

@@ -110,8 +110,13 @@ class Plan:
         }
 
     def tools(self) -> dict[str, str]:
-        """Versions of all that the corpus depends on: the workers' packages, and WordNet, which relations read."""
+        """Versions of all that the corpus depends on: the workers' packages, those of CLIP where it looks at pictures,
+        and WordNet, which relations read.
+        """
         found = tools(entry.reader for entry in self.recipe.sources)
+        similar = [self.recipe.settings(entry).similarity for entry in self.recipe.sources]
+        if any(asked is not None and asked.shown_above is not None for asked in similar):
+            found |= {name: _version(name) for name in ("open_clip_torch", "torch")}
         wordnet = WordNet.installed()
         return found if wordnet is None else found | {"wordnet": wordnet.version}
 

@@ -18,6 +18,10 @@ The string, version 1, is one JSON object:
      "absent": [name, ...],                      known absent, one by one
      "exhaustive": false}                        true: every name of the vocabulary not above is known absent
 
+Version 2 is the same with one more member, and is written only where there is something in it:
+
+     "shown": [name, ...]                        a CLIP image tower takes the frames to show it (`similarity`)
+
 rle is COCO's compressed run-length form, {"size": [height, width], "counts": "..."}. Names are in sorted order.
 """
 
@@ -31,7 +35,7 @@ import msgspec
 
 from aesampler.errors import CorpusError
 
-REDRAW_VERSION = 1
+REDRAW_VERSIONS = (1, 2)
 
 Presence = Literal["present", "absent", "unknown"]
 Track = tuple[str | None, ...]
@@ -56,6 +60,7 @@ class Scene:
     present: frozenset[str] = frozenset()
     absent: frozenset[str] = frozenset()
     exhaustive: bool = False
+    shown: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if not self.void:
@@ -83,7 +88,7 @@ class Scene:
     def to_json(self) -> str:
         """The `redraw` string: compact, keys in a fixed order, names sorted, UTF-8; equal scenes give equal strings."""
         body = {
-            "version": REDRAW_VERSION,
+            "version": REDRAW_VERSIONS[bool(self.shown)],
             "size": [self.height, self.width],
             "annotated": list(self.annotated),
             "segments": self._tracks(self.segments),
@@ -93,6 +98,7 @@ class Scene:
             "present": sorted(self.present.difference(self.segments, self.incomplete, self.ignored)),
             "absent": sorted(self.absent),
             "exhaustive": self.exhaustive,
+            **({"shown": sorted(self.shown)} if self.shown else {}),
         }
         return msgspec.json.encode(body).decode()
 
@@ -107,11 +113,11 @@ class Scene:
             raise CorpusError(f"not a redraw string: {error}") from error
         except msgspec.DecodeError as error:
             raise CorpusError(f"not JSON: {error}", where="redraw") from error
-        if stored.version != REDRAW_VERSION:
+        if stored.version not in REDRAW_VERSIONS:
             raise CorpusError(
                 "unknown version of the redraw string",
                 got=stored.version,
-                allowed=REDRAW_VERSION,
+                allowed=" or ".join(map(str, REDRAW_VERSIONS)),
                 do="read it with the aesampler that wrote it",
             )
         return cls(
@@ -125,6 +131,7 @@ class Scene:
             present=frozenset(stored.present),
             absent=frozenset(stored.absent),
             exhaustive=stored.exhaustive,
+            shown=frozenset(stored.shown),
         )
 
     def _track(self, track: Track) -> list[object]:
@@ -151,6 +158,7 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
     present: list[str]
     absent: list[str]
     exhaustive: bool
+    shown: list[str] = []
 
 
 def _counts(track: list[_Rle | None]) -> Track:

@@ -1,4 +1,5 @@
-"""Which names a CLIP text encoder cannot tell apart; the only module that imports open_clip, and only when called.
+"""Which names a CLIP text encoder cannot tell apart, and which names its image encoder takes a picture to show; the
+only module of this package that imports open_clip, and only when called.
 
 Each name is read as "a photo of a NAME", the plainest of CLIP's prompts, encoded in float32 on the CPU, and compared
 with every other by the cosine. The corpus's vocabulary stores the result: a reader needs neither the model nor torch.
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from aesampler.errors import MissingExtra, RecipeError, StorageError
 from aesampler.exposure import SimilaritySettings
@@ -72,6 +74,39 @@ def encode(names: Sequence[str], settings: SimilaritySettings) -> npt.NDArray[np
     return np.concatenate(batches) if batches else np.zeros((0, 0), dtype=np.float32)
 
 
+class Gaze:
+    """What a CLIP model takes pictures to show, of `names`: those whose cosine similarity to some frame is above
+    `shown_above`. Held by a worker for all its samples. Raises as `near` does.
+    """
+
+    def __init__(self, names: Sequence[str], settings: SimilaritySettings) -> None:
+        open_clip = _open_clip()
+        if settings.shown_above is None:
+            raise ValueError("shown_above says from which similarity a name is shown")
+        self._names, self._above = tuple(names), settings.shown_above
+        self._features = encode(names, settings)
+        self._model = _load(open_clip, settings)
+        tower = self._model.visual
+        self._prepared = open_clip.image_transform(
+            tower.image_size, is_train=False, mean=tower.image_mean, std=tower.image_std
+        )
+
+    def shown(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> frozenset[str]:
+        """Of frames, uint8 [height, width, 3], the names that one of them is taken to show."""
+        cosine = self.cosine(pictures)
+        return frozenset(name for name, most in zip(self._names, cosine.max(axis=0), strict=True) if most > self._above)
+
+    def cosine(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """Similarity of each frame and each name: float32 [frames, names]."""
+        import torch
+
+        with torch.inference_mode():
+            batch = torch.stack([self._prepared(Image.fromarray(picture)) for picture in pictures])
+            features = torch.nn.functional.normalize(self._model.encode_image(batch).float(), dim=-1)
+        found: npt.NDArray[np.float32] = features.numpy() @ self._features.T
+        return found
+
+
 def _open_clip() -> Any:
     try:
         import torch  # noqa: F401 (a broken torch is not a missing open_clip)
@@ -106,8 +141,13 @@ def _load(open_clip: Any, settings: SimilaritySettings) -> Any:
         )
     # A file goes by its absolute path, which can be no tag, and open_clip takes a tag first.
     pretrained = str(Path(settings.pretrained).resolve()) if is_file else settings.pretrained
+    # OpenAI's weights were made with QuickGELU; without it open_clip warns, and gives vectors that are subtly wrong.
+    tag = {} if is_file else open_clip.get_pretrained_cfg(settings.model, settings.pretrained)
+    quick = bool(tag.get("quick_gelu"))
     try:
-        model = open_clip.create_model(settings.model, pretrained, precision="fp32", device="cpu", weights_only=True)
+        model = open_clip.create_model(
+            settings.model, pretrained, precision="fp32", device="cpu", weights_only=True, force_quick_gelu=quick
+        )
     except (RuntimeError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
         if not is_file:

@@ -13,9 +13,9 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ import numpy.typing as npt
 from aesampler import image, manifest, sample
 from aesampler.catalog import Catalog
 from aesampler.errors import BadRecord, CorpusError
-from aesampler.exposure import RULES, ExposureSettings, Why, rejections
+from aesampler.exposure import RULES, ExposureSettings, SimilaritySettings, Why, rejections
 from aesampler.manifest import PLAN, SampleRow, ShardHead, ShardReport
 from aesampler.plan import ShardTask, split_of
 from aesampler.recipe import Recipe, SourceEntry
@@ -33,6 +33,9 @@ from aesampler.shard import Member, ShardWriter
 from aesampler.sources.source import Source
 from aesampler.storage import Folder
 from aesampler.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from aesampler.similarity import Gaze
 
 NOTHING_TO_DRAW = "no irrelevant name may be drawn"
 """Why a record is skipped by rule: see `exposure.draw`."""
@@ -127,6 +130,7 @@ class _Bench:
     vocabulary: Vocabulary
     encoding: str
     transcoded: bool
+    gaze: Gaze | None
     tally: npt.NDArray[np.int64]
 
     @classmethod
@@ -134,18 +138,20 @@ class _Bench:
         entry = job.recipe.sources[task.entry]
         catalog = _catalog(job.catalogs[task.entry])
         vocabulary = _vocabulary(job.out, entry.name)
+        settings = job.recipe.settings(entry)
         return cls(
             task=task,
             recipe=job.recipe,
             entry=entry,
             reader=entry.reader,
-            settings=job.recipe.settings(entry),
+            settings=settings,
             root=job.roots[task.entry],
             catalog=catalog,
             names=tuple(category.name for category in catalog.categories),
             vocabulary=vocabulary,
             encoding=job.encodings[task.entry],
             transcoded=job.transcoded[task.entry],
+            gaze=_gaze(vocabulary, job.recipe, settings.similarity),
             tally=np.zeros((1 + len(RULES), len(vocabulary.names)), dtype=np.int64),
         )
 
@@ -179,6 +185,20 @@ def _catalog(folder: Folder) -> Catalog:
 def _vocabulary(out: Folder, source: str) -> Vocabulary:
     with out.open(f"vocabulary/{source}.parquet") as file:
         return Vocabulary.read(file)
+
+
+def _gaze(vocabulary: Vocabulary, recipe: Recipe, asked: SimilaritySettings | None) -> Gaze | None:
+    if asked is None or asked.shown_above is None:
+        return None
+    names = tuple(entry.name for entry in vocabulary.names)
+    return _held_gaze(names, asked.model_copy(update={"pretrained": recipe.file(asked.pretrained)}))
+
+
+@lru_cache(maxsize=2)
+def _held_gaze(names: tuple[str, ...], settings: SimilaritySettings) -> Gaze:
+    from aesampler.similarity import Gaze  # torch is imported for those who ask for it only
+
+    return Gaze(names, settings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,6 +310,8 @@ def _render(bench: _Bench, unit: _Unit, pictures: list[bytes], row: SampleRow) -
     pictures, size = _encoded(bench, unit, pictures, size, formats)
     if size != (scene.height, scene.width):
         scene = sample.resized(scene, *size)
+    if bench.gaze is not None:
+        scene = replace(scene, shown=bench.gaze.shown([image.decode(data) for data in pictures]))
     derived = sample.derive(
         scene,
         bench.vocabulary,

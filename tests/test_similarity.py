@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import worlds
 
-from aesampler import _torchvision, similarity
+from aesampler import Corpus, Folder, Inline, Recipe, Scene, _torchvision, build_corpus, plan_corpus, similarity
 from aesampler.errors import MissingExtra, RecipeError, StorageError
 from aesampler.exposure import SimilaritySettings
 
@@ -115,6 +116,82 @@ def test_those_alike_are_the_most_similar_that_are_not_near(weights: Path, monke
     for i, name in enumerate(NAMES):
         far = [j for j in np.argsort(-cosines[i]) if NAMES[j] not in near[i] | {name}]
         assert alike[i] == {NAMES[j] for j in far[:2]}
+
+
+def _look(weights: Path, shown_above: float) -> SimilaritySettings:
+    return _settings(weights).model_copy(update={"shown_above": shown_above})
+
+
+def _frames() -> list[np.ndarray]:
+    """Frames of several sizes, with something in them."""
+    random = np.random.default_rng(0)
+    return [
+        random.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in ((20, 31), (64, 32), (9, 9))
+    ]
+
+
+def test_the_gaze_is_the_cosine_of_both_towers(weights: Path) -> None:
+    """Against open_clip's own way from a picture to its features."""
+    import open_clip
+    import torch
+    from PIL import Image
+
+    model, _, prepared = open_clip.create_model_and_transforms("tiny-clip", str(weights), weights_only=True)
+    model.eval()
+    with torch.no_grad():
+        pictures = torch.stack([prepared(Image.fromarray(frame)) for frame in _frames()])
+        seen = model.encode_image(pictures, normalize=True).numpy()
+        said = model.encode_text(
+            open_clip.SimpleTokenizer()([f"a photo of a {name}" for name in NAMES]), normalize=True
+        )
+    gaze = similarity.Gaze(NAMES, _look(weights, 0.0))
+    np.testing.assert_allclose(gaze.cosine(_frames()), seen @ said.numpy().T, atol=1e-5)
+
+
+def test_a_name_is_shown_where_one_frame_is_above(weights: Path) -> None:
+    cosine = similarity.Gaze(NAMES, _look(weights, 0.0)).cosine(_frames())
+    best = np.sort(cosine.max(axis=0))
+    for low, high in itertools.pairwise(best):
+        between = float(low + high) / 2
+        shown = similarity.Gaze(NAMES, _look(weights, between)).shown(_frames())
+        assert shown == {name for name, most in zip(NAMES, cosine.max(axis=0), strict=True) if most > between}
+
+
+def test_what_is_shown_is_not_drawn_and_stays_with_the_sample(weights: Path, tmp_path: Path) -> None:
+    """A build by LVIS, which does not know of most names whether they are there."""
+    worlds.lvis(tmp_path / "lvis", images=12)
+    recipe = {
+        "name": "seen",
+        "sources": [{"name": "lvis", "format": "lvis", "root": "lvis", "split": "train"}],
+        "exposure": {"absence": "unlisted"},
+    }
+    corpora: dict[str, Corpus] = {}
+    above = None
+    for name in ("blind", "seeing"):
+        similar = {"model": "tiny-clip", "pretrained": str(weights), "reject_above": 1.0, "shown_above": above}
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(json.dumps(recipe | {"exposure": {"absence": "unlisted", "similarity": similar}}))
+        plan = plan_corpus(Recipe.load(path))
+        assert ("torch" in plan.tools()) == (name == "seeing")
+        build_corpus(plan, Folder.at(tmp_path / name), Inline())
+        corpora[name] = Corpus.open(tmp_path / name)
+        names = tuple(entry.name for entry in corpora[name].vocabulary("lvis").names)
+        frames = [sample.frames[0] for sample in corpora[name].stream("train")]
+        above = above or float(np.median(similarity.Gaze(names, _look(weights, 0.0)).cosine(frames)))
+    assert "shown" not in corpora["blind"].head.rejections
+    assert corpora["seeing"].head.rejections["shown"].total > 0
+    gaze = similarity.Gaze(names, _look(weights, above))
+    unknown = 0
+    for row in corpora["seeing"].rows():
+        sample = corpora["seeing"][row.key]
+        assert sample.scene.shown == gaze.shown(list(sample.frames))
+        for listed, genuine, presence in zip(row.categories, row.is_genuine, row.presence, strict=True):
+            assert genuine or presence == "absent" or listed not in sample.scene.shown
+            unknown += presence == "unknown"
+    assert unknown
+    assert all(Scene.from_json(sample.redraw).shown == frozenset() for sample in corpora["blind"].stream("train"))
+    drawn = {sample.key: sample.categories for sample in corpora["seeing"].stream("train", resample=True)}
+    assert drawn == {row.key: tuple(row.categories) for row in corpora["seeing"].rows()}
 
 
 def test_near_does_not_depend_on_batches(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -243,6 +243,7 @@ KEPT_OFF = {
     "elsewhere": "present in the record, or found in the same picture or video by another record or source",
     "near": "another name, a kind, a whole or a part of what is present",
     "kin": "often taken for what is present, and not known absent",
+    "shown": "a CLIP image tower takes the picture to show it",
     "unknown": "not known absent",
 }
 TOLD = 5
