@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -151,10 +152,22 @@ def test_a_file_that_changed_since_it_was_catalogued_is_refused(tmp_path: Path) 
     assert text.count("[[1, 1, 5, 1, 5, 5, 1, 5]]") == 1
     assert scene(survey, "a", tmp_path).segments
     for changed in (text.replace("[[1, 1, 5, 1,", "[[1, 1, 6, 1,"), text[: len(text) // 4]):
-        file.with_suffix(".new").write_text(changed)
-        file.with_suffix(".new").rename(file)
+        file.write_text(changed)
         with pytest.raises(SourceError, match=r"instances_train2017\.json: the file has changed since it was catal"):
             Coco().scene(Folder.at(tmp_path), found, ["dog", "person"], (0,), (8, 10))
+
+
+def test_a_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    """Another dataset at the same place, in one process."""
+    for name in ("dog", "zebra"):
+        categories = [{"id": 18, "name": name}, {"id": 1, "name": "person"}]
+        (tmp_path / "next/annotations").mkdir(parents=True)
+        (tmp_path / "next/annotations/x.json").write_text(json.dumps({"note": name} | body(categories=categories)))
+        written(tmp_path, body())
+        file = tmp_path / "annotations/instances_train2017.json"
+        (tmp_path / "next/annotations/x.json").rename(file)
+        shutil.rmtree(tmp_path / "next")
+        assert set(scene(Coco().survey(Folder.at(tmp_path)), "a", tmp_path).segments) == {name}
 
 
 def test_records_at_once_equal_records_one_by_one(tmp_path: Path) -> None:

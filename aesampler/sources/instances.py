@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -106,7 +106,7 @@ class _Columns(NamedTuple):
 class _Texts:
     """The open file that texts are read from; closed when the last who holds this lets go, it may be removed."""
 
-    def __init__(self, path: os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self.descriptor)
 
@@ -422,21 +422,21 @@ def marks(root: Folder, payload: bytes) -> Iterator[tuple[int, int, Any]]:
         yield from msgspec.json.decode(payload or b"[]", type=list[tuple[int, int, Any]])
         return
     path, _, rows = payload[1:].partition(b"\n")
-    file = root.path / path.decode()
-    stat = file.stat()
-    texts = _opened(file, stat.st_ino, stat.st_mtime_ns)
+    file = f"{root.url}/{path.decode()}"
     for offset, size, code, crc in np.frombuffer(rows, REFERENCE).tolist():
-        text = os.pread(texts.descriptor, size, offset)
+        text = os.pread(_opened(file).descriptor, size, offset)
+        if zlib.crc32(text) != crc:
+            _opened.cache_clear()  # the file that was held may since have been replaced
+            text = os.pread(_opened(file).descriptor, size, offset)
         if zlib.crc32(text) != crc:
             raise SourceError(
-                "the file has changed since it was catalogued", where=str(file), do="run again when it is at rest"
+                "the file has changed since it was catalogued", where=file, do="run again when it is at rest"
             )
         yield code >> 1, code & 1, msgspec.json.decode(text)
 
 
 @lru_cache(maxsize=16)
-def _opened(file: Path, inode: int, changed: int) -> _Texts:
-    """The open file; another one where it was replaced meanwhile."""
+def _opened(file: str) -> _Texts:
     return _Texts(file)
 
 
