@@ -63,6 +63,26 @@ class CorpusError(AesamplerError):
     """A corpus, or the folder meant to hold one, is not what was expected."""
 
 
+class ModelError(AesamplerError):
+    """A model cannot be had or used as asked: missing weights, a wrong hub name, a prompt longer than its context."""
+
+
+class TrainingError(AesamplerError):
+    """A training run cannot go on: a loss that is no number, no memory left, a checkpoint that is damaged or of another
+    run.
+    """
+
+    exit_code = 3
+
+
+class DetectorError(AesamplerError):
+    """A detector is asked for what it cannot do: an unknown name or option, frames that are none, no categories."""
+
+
+class MetricError(AesamplerError):
+    """A metric has no value: a score that is NaN, labels of one class only, lengths that differ."""
+
+
 class LockedError(CorpusError):
     """Another build is writing into the same folder."""
 

@@ -1,5 +1,5 @@
-"""Frames of a video: a file that FFmpeg can read (mp4, avi, mkv, webm ...), or a folder of pictures; and frames written
-as mp4. The only importer of PyAV, and only when a file is opened.
+"""Frames of a video: a file that FFmpeg can read (mp4, avi, mkv, webm ...), a folder of pictures, or the address of a
+camera; and frames written as mp4. The only importer of PyAV, and only when a file is opened.
 
 Frames are counted in the order in which they are shown, from 0. A few frames out of many are found by the time stamps
 of the packets, which are read without decoding, and a jump to the key frame before them: a clip of 8 frames, 4 apart,
@@ -11,8 +11,10 @@ ignored, as EXIF is for pictures.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -29,7 +31,60 @@ if TYPE_CHECKING:
 
 PICTURES = frozenset({"jpg", "jpeg", "png", "tif", "tiff", "bmp", "webp"})
 """Endings of a folder's files that are frames."""
+SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "udp")
+"""How the address of a camera may begin."""
+FOLDER_RATE = 25.0
+"""Frames a second of what does not say its own: a folder of pictures, a raw stream."""
+ANSWERS_S = 15.0
+"""How long a camera may be silent."""
 _NUMBER = re.compile(r"(\d+)")
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+# What a stream may lead to: its playlists may name other addresses, but no file of this machine.
+_REMOTE = {"protocol_whitelist": "http,https,tcp,tls,crypto,data,httpproxy,rtp,rtsp,rtsps,srtp,rtmp,udp"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footage:
+    """A video as it comes: `frames` is gone through once, in memory of one frame.
+
+    rate: frames a second. length: how many frames, as the source says beforehand, for progress; None where it does not.
+    live: the frames come from an address, and may never end. frames: (seconds since the first, uint8 [height, width,
+    3]).
+    """
+
+    rate: float
+    length: int | None
+    live: bool
+    frames: Iterator[tuple[float, Pixels]]
+
+
+def is_address(source: str) -> bool:
+    """Whether `source` is the address of a stream, not a path."""
+    found = _ADDRESS.match(source)
+    return found is not None and found[1].lower() in SCHEMES
+
+
+@contextmanager
+def footage(source: str | Path, *, formats: Sequence[str] = ()) -> Iterator[Footage]:
+    """A file, a folder of pictures or an address (http, rtsp ...), open for the `with` block.
+
+    formats: FFmpeg's names of the containers that are let in (`mov`, `matroska`), for files of strangers: FFmpeg would
+    open playlists too, which name other files. Raises BadRecord where the source is no video, OSError where it cannot
+    be reached. A picture of a live stream that arrives broken is left out.
+    """
+    if is_address(str(source)):
+        with _opened(str(source), _REMOTE | {"rtsp_transport": "tcp"}) as (container, stream):
+            yield _footage(container, stream, live=True)
+        return
+    path = Path(source)
+    if path.is_dir():
+        pictures = _pictures(path)
+        shown = ((place / FOLDER_RATE, _decoded(picture)) for place, picture in enumerate(pictures))
+        yield Footage(rate=FOLDER_RATE, length=len(pictures), live=False, frames=shown)
+        return
+    allowed = {"format_whitelist": ",".join(formats)} if formats else {}
+    with _opened(path, allowed | {"protocol_whitelist": "file"}) as (container, stream):
+        yield _footage(container, stream, live=False)
 
 
 def frames(path: Path) -> Iterator[Pixels]:
@@ -49,40 +104,102 @@ def chosen(path: Path, places: Sequence[int]) -> list[Pixels]:
         pictures = _pictures(path)
         _refuse_beyond(places, len(pictures), path)
         return [_decoded(pictures[place]) for place in places]
-    wanted = set(places)
-    times = _times(path)
-    found = {} if times is None else _jumped(path, wanted, times)
-    if wanted - found.keys():
+    with opened(path) as file:
+        return file.chosen(places)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Video]:
+    """A file from which frames are taken again and again, open for the `with` block."""
+    with _opened(path) as (container, stream):
+        yield Video(container, stream, path)
+
+
+class Video:
+    """An open file. Frames that are asked for in ascending order are all found in one pass over it.
+
+    One thread at a time. The frames last given are kept, for a clip that overlaps the one before it: do not write into
+    them.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream, path: Path) -> None:
+        self._container, self._stream, self._path = container, stream, path
+        stream.codec_context.thread_count = 1  # a process that forks while a file is open would lose FFmpeg's threads
+        self._times, self._keys = _packets(container, stream)
+        self._places = {time: place for place, time in enumerate(self._times)}
+        self._given: dict[int, Pixels] = {}
+        self._ahead: Iterator[VideoFrame] = iter(())
+        self._at: int | None = None  # the frame decoded last; None: nowhere to go on from
+
+    def chosen(self, places: Sequence[int]) -> list[Pixels]:
+        """The frames at `places`, in the order asked for. Raises BadRecord also where the video is shorter."""
+        with _understood(self._path.name):
+            found = {place: self._given[place] for place in places if place in self._given}
+            lacking = sorted({*places} - found.keys())
+            if lacking and lacking[-1] < len(self._times):
+                found |= self._passed(lacking)
+        if found.keys() != {*places}:
+            found = self._from_the_start({*places})
+        self._given = found
+        return [found[place] for place in places]
+
+    def _passed(self, ascending: Sequence[int]) -> dict[int, Pixels]:
+        """Those of the frames that are met on the way, from where the last one was or from a key frame before them."""
+        found = {}
+        for place in ascending:
+            key = max((key for key in self._keys if key <= place), default=0)
+            if self._at is None or not key - 1 <= self._at < place:
+                self._container.seek(self._times[place], stream=self._stream)
+                self._ahead = self._container.decode(self._stream)
+            self._at = None
+            for frame in self._ahead:
+                self._at = self._places.get(frame.pts) if frame.pts is not None else None
+                if self._at is not None and self._at >= place:
+                    break
+            if self._at != place:
+                self._at = None
+                break
+            found[place] = _rgb(frame)
+        return found
+
+    def _from_the_start(self, wanted: set[int]) -> dict[int, Pixels]:
         found, count = {}, 0
-        for place, frame in enumerate(frames(path)):
+        for place, frame in enumerate(frames(self._path)):
             count = place + 1
             if place in wanted:
                 found[place] = frame
             if len(found) == len(wanted):
-                break
-        else:
-            _refuse_beyond(places, count, path)
-    return [found[place] for place in places]
+                return found
+        _refuse_beyond(wanted, count, self._path)
+        return found
 
 
 def count(path: Path) -> int:
     """How many frames there are; of a file without time stamps, by decoding it."""
     if path.is_dir():
         return len(_pictures(path))
-    times = _times(path)
-    return len(times) if times is not None else sum(1 for _ in frames(path))
+    with _opened(path) as (container, stream):
+        times, _ = _packets(container, stream)
+    return len(times) or sum(1 for _ in frames(path))
 
 
-def write(sink: BinaryIO, pictures: Iterable[Pixels], fps: int) -> None:
+def require() -> None:
+    """Raise MissingExtra where PyAV is not installed."""
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra.of("av", "video") from error
+
+
+def write(sink: BinaryIO, pictures: Iterable[Pixels], fps: int | Fraction) -> None:
     """Write pictures, uint8 [height, width, 3] of one size, as an H.264 mp4 that browsers play. sink: seekable.
 
     H.264 in 4:2:0 has even sides only: an odd one is lengthened by a copy of its last row or column. Raises ValueError
     where there is no picture, or one of another size.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise MissingExtra.of("av", "video") from error
+    require()
+    import av
+
     stream = None
     # bitexact leaves out FFmpeg's version. A fixed quantizer: x264's own choice of one (crf) was seen to differ between
     # two runs on the same pictures.
@@ -102,8 +219,11 @@ def write(sink: BinaryIO, pictures: Iterable[Pixels], fps: int) -> None:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder, numbers in their names by value: 2.jpg comes before 10.jpg."""
-    found = [path for path in folder.iterdir() if path.suffix[1:].lower() in PICTURES]
+    """The pictures of a folder, numbers in their names by value: 2.jpg comes before 10.jpg. Hidden files are none of
+    them: archives made on a Mac carry a `._001.tif` beside a 001.tif (UCSD Ped).
+    """
+    every = (path for path in folder.iterdir() if not path.name.startswith("."))
+    found = [path for path in every if path.suffix[1:].lower() in PICTURES]
     return sorted(found, key=lambda path: ([*_split(path.name)], path.name))
 
 
@@ -119,7 +239,7 @@ def _decoded(picture: Path) -> Pixels:
         raise BadRecord(error.what, where=picture.name, got=error.got) from error
 
 
-def _refuse_beyond(places: Sequence[int], count: int, path: Path) -> None:
+def _refuse_beyond(places: Collection[int], count: int, path: Path) -> None:
     if any(place >= count for place in places):
         raise BadRecord(
             "a video is shorter than its annotation",
@@ -130,48 +250,71 @@ def _refuse_beyond(places: Sequence[int], count: int, path: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A file and its first video stream. What FFmpeg finds wrong with it inside becomes BadRecord; I/O errors pass."""
+def _opened(path: Path | str, options: Mapping[str, str] | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """A file or an address, and its first video stream. What FFmpeg finds wrong with it inside becomes BadRecord; I/O
+    errors pass.
+    """
+    require()
+    import av
+
+    where = path if isinstance(path, str) else path.name
+    patience = ANSWERS_S if isinstance(path, str) else None
+    with _understood(where), av.open(str(path), options=dict(options or {}), timeout=patience) as container:
+        if not container.streams.video:
+            raise BadRecord("a file holds no video", where=where)
+        yield container, container.streams.video[0]
+
+
+@contextmanager
+def _understood(where: str) -> Iterator[None]:
+    """What FFmpeg finds wrong becomes BadRecord, `where` its place; I/O errors pass."""
+    from av.error import FFmpegError
+
     try:
-        import av
-    except ImportError as error:
-        raise MissingExtra.of("av", "video") from error
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise BadRecord("a file holds no video", where=path.name)
-            yield container, container.streams.video[0]
-    except av.FFmpegError as error:
+        yield
+    except FFmpegError as error:
         if isinstance(error, OSError):
             raise
-        raise BadRecord(f"a video cannot be read ({error.strerror})", where=path.name) from error
+        raise BadRecord(f"a video cannot be read ({error.strerror})", where=where) from error
+
+
+def _footage(container: InputContainer, stream: VideoStream, live: bool) -> Footage:
+    rate = float(stream.average_rate or stream.guessed_rate or FOLDER_RATE)
+    shown = _timed(_unbroken(container, stream) if live else container.decode(stream), rate)
+    return Footage(rate=rate, length=None if live else stream.frames or None, live=live, frames=shown)
+
+
+def _timed(shown: Iterable[VideoFrame], rate: float) -> Iterator[tuple[float, Pixels]]:
+    first = None
+    for place, frame in enumerate(shown):
+        time = place / rate if frame.time is None else float(frame.time)
+        first = time if first is None else first
+        yield time - first, _rgb(frame)
+
+
+def _unbroken(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """The frames of a stream that lost packets on its way, without those that cannot be decoded."""
+    from av.error import InvalidDataError
+
+    for packet in container.demux(stream):
+        try:
+            whole = packet.decode()
+        except InvalidDataError:
+            continue
+        yield from whole
 
 
 def _rgb(frame: VideoFrame) -> Pixels:
     return np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
 
 
-def _times(path: Path) -> list[int] | None:
-    """The time stamps of all frames, ascending; None where packets have none, or two the same."""
-    with _opened(path) as (container, stream):
-        stamps = [packet.pts for packet in container.demux(stream) if packet.size]
-    known = sorted({stamp for stamp in stamps if stamp is not None})
-    return known if known and len(known) == len(stamps) else None
-
-
-def _jumped(path: Path, wanted: set[int], times: Sequence[int]) -> dict[int, Pixels]:
-    """Those of the frames that are met from the key frame before the first of them on."""
-    places = {time: place for place, time in enumerate(times)}
-    inside = {place for place in wanted if place < len(times)}
-    found: dict[int, Pixels] = {}
-    if inside != wanted or not wanted:
-        return found
-    with _opened(path) as (container, stream):
-        container.seek(times[min(inside)], stream=stream)
-        for frame in container.decode(stream):
-            place = places.get(frame.pts) if frame.pts is not None else None
-            if place in inside:
-                found[place] = _rgb(frame)
-            if len(found) == len(inside) or (place is not None and place > max(inside)):
-                break
-    return found
+def _packets(container: InputContainer, stream: VideoStream) -> tuple[list[int], list[int]]:
+    """The time stamps of all frames, ascending, and the places of key frames; both empty where packets have no stamps,
+    or two the same. Nothing is decoded.
+    """
+    packets = [(packet.pts, packet.is_keyframe) for packet in container.demux(stream) if packet.size]
+    keys = {stamp for stamp, is_key in packets if stamp is not None and is_key}
+    times = sorted({stamp for stamp, _ in packets if stamp is not None})
+    if len(times) != len(packets):
+        return [], []
+    return times, [place for place, time in enumerate(times) if time in keys]

@@ -13,6 +13,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, BinaryIO
@@ -30,6 +31,7 @@ from aesampler.recipe import Recipe, SourceEntry
 from aesampler.record import Record
 from aesampler.scene import Scene
 from aesampler.shard import Member, ShardWriter
+from aesampler.sources import open_videos
 from aesampler.sources.source import Source
 from aesampler.storage import Folder
 from aesampler.vocabulary import Vocabulary
@@ -70,6 +72,7 @@ def paths(recipe: Recipe, task: ShardTask) -> tuple[str, str]:
     return f"{stem}.tar", f"manifest/{stem}.parquet"
 
 
+@open_videos.kept()
 def build_shard(task: ShardTask, job: Job, note: Note = lambda key: None) -> ShardReport:
     """Make one shard and its Parquet, or report the one that is there."""
     tar, parquet = paths(job.recipe, task)
@@ -264,7 +267,7 @@ def _fetched(units: Iterator[_Unit], reader: Source, root: Folder) -> Iterator[t
     with ThreadPoolExecutor(AHEAD, thread_name_prefix="fetch") as pool:
         waiting: deque[tuple[_Unit, Future[list[bytes]]]] = deque()
         for unit in units:
-            waiting.append((unit, pool.submit(_pictures, unit, reader, root)))
+            waiting.append((unit, pool.submit(copy_context().run, _pictures, unit, reader, root)))
             if len(waiting) > AHEAD:
                 ready, future = waiting.popleft()
                 yield ready, future.result

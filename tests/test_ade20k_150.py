@@ -119,6 +119,12 @@ def test_bad_masks_are_named(tmp_path: Path) -> None:
     path.write_bytes(worlds.png_bytes(np.stack([plane] * 3, axis=-1)))
     with pytest.raises(BadRecord, match=r"00000001.png: not an 8-bit index PNG"):
         read(tmp_path)
+    path.write_bytes(b"")
+    reader, root = Ade20k150(), Folder.at(tmp_path)
+    record = reader.survey(root).record(0)
+    assert record.masked == ()
+    with pytest.raises(BadRecord, match=r"00000001.png: an image cannot be read"):
+        reader.scene(root, record, [], [0], plane.shape)
 
 
 def test_a_mask_a_pixel_short_leaves_void(tmp_path: Path) -> None:

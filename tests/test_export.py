@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -311,6 +312,18 @@ def test_what_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     assert "no such source; got ade" in str(refused(corpus, tmp_path / "x", source="ade"))
     assert "nothing is selected" in str(refused(corpus, tmp_path / "x", split="train", source="davis"))
     assert not (tmp_path / "x").exists()
+
+
+def test_what_cannot_be_done_leaves_no_folder(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "an index is of whole shards; got limit 3" in str(refused(corpus, tmp_path / "out", limit=3))
+    assert "no clips are selected" in str(refused(corpus, tmp_path / "out", "video", split="train"))
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert "needs the package av" in str(refused(corpus, tmp_path / "out", "video"))
+    assert run(["export", "video", str(corpus.folder.path), str(tmp_path / "out")]) != 0
+    assert "pip install 'aesampler[video]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_nothing_is_left_of_a_failed_file(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ To add a kind: one file with one function, and its line in KINDS,
 
     def export(corpus: Corpus, out: Folder, selection: Selection, progress: Progress | None) -> Exported: ...
 
+and, where it cannot always be done, `check(corpus, selection)`, which refuses before anything is written.
+
 The corpus is only read. An export is a function of the corpus and the selection: equal ones give equal bytes, but for
 videos, of which no encoder promises that. Files appear whole or not at all; `export.json`, the first of them, says what
 the folder is, so that the same command may be given again after a crash and no other one writes into it.
@@ -47,8 +49,9 @@ def export(
 ) -> Exported:
     """Write `corpus`, or a part of it, into the folder `out` as `kind`.
 
-    Raises RecipeError where there is no such kind; CorpusError where `out` lies in the corpus or holds something else,
-    where the corpus has no such split or source, or where nothing is selected; LockedError.
+    Raises RecipeError where there is no such kind, or not of this selection; MissingExtra where it needs a package that
+    is not installed; CorpusError where `out` lies in the corpus or holds something else, where the corpus has no such
+    split or source, or where nothing is selected; LockedError.
     """
     if kind not in KINDS:
         near = difflib.get_close_matches(kind, KINDS, n=1)
@@ -64,8 +67,11 @@ def export(
             got=corpus.folder.url,
             do="give another OUT",
         )
-    module, _, function = KINDS[kind].partition(":")
-    write = getattr(importlib.import_module(module), function)
+    name, _, function = KINDS[kind].partition(":")
+    module = importlib.import_module(name)
+    if hasattr(module, "check"):
+        module.check(corpus, selection)
+    write = getattr(module, function)
     with out.lock():
         _claim(kind, corpus, out, selection)
         done: Exported = write(corpus, out, selection, progress)

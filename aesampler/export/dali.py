@@ -19,12 +19,14 @@ BLOCK = 512
 """Bytes of a tar header, and the unit to which a member's data is padded."""
 
 
-def export(corpus: Corpus, out: Folder, selection: Selection, progress: Progress | None = None) -> Exported:
-    """Write the index of every shard selected. Raises RecipeError with a limit, CorpusError where a tar is not as
-    written.
-    """
+def check(corpus: Corpus, selection: Selection) -> None:
+    """Raise RecipeError where there is a limit."""
     if selection.limit is not None:
         raise RecipeError("an index is of whole shards", got=f"limit {selection.limit}", do="leave the limit out")
+
+
+def export(corpus: Corpus, out: Folder, selection: Selection, progress: Progress | None = None) -> Exported:
+    """Write the index of every shard selected. Raises CorpusError where a tar is not as written."""
     total, done, files = selection.count(corpus), 0, 0
     for _, _, head in selection.parts(corpus):
         for shard in head.shards:

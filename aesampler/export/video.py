@@ -25,11 +25,16 @@ RULE = 8
 """Height of the rule that tells the label, in pixels."""
 
 
-def export(corpus: Corpus, out: Folder, selection: Selection, progress: Progress | None = None) -> Exported:
-    """Write a video of every clip selected. Raises CorpusError where there is none, MissingExtra without PyAV."""
-    total, done = selection.count(corpus, "clip"), 0
-    if not total:
+def check(corpus: Corpus, selection: Selection) -> None:
+    """Raise CorpusError where no clip is selected, MissingExtra without PyAV."""
+    if not selection.count(corpus, "clip"):
         raise CorpusError("no clips are selected: pictures make no videos", where=corpus.folder.url)
+    video.require()
+
+
+def export(corpus: Corpus, out: Folder, selection: Selection, progress: Progress | None = None) -> Exported:
+    """Write a video of every clip selected."""
+    total, done = selection.count(corpus, "clip"), 0
     for split, source, _ in selection.parts(corpus, "clip"):
         for row in selection.rows(corpus, split, source):
             sample = corpus.sample(row)

@@ -5,25 +5,27 @@ PNG.
     void
 
 objectInfo150.txt is tab-separated, with a header and stray spaces. Some synonyms stand in two rows (ground, counter,
-screen, pot, stool) and identify neither. No file lists which classes a picture has, so the survey reads each PNG, when
-its record is asked for.
+screen, pot, stool) and identify neither. Every class was looked for in every picture, so void hides nothing, and there
+is no `void_limit`. A record's payload is where its map lies: what the values mean is the same in all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import ClassVar
 
+import msgspec
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from aesampler import masks
 from aesampler.errors import BadRecord, SourceError
 from aesampler.record import Category, Record
 from aesampler.scene import Scene
-from aesampler.sources import synonyms
+from aesampler.sources import index_map, synonyms
+from aesampler.sources.index_map import Legend, Pair, Payload, Plane
 from aesampler.sources.source import Item, Kind, Source, Survey
 from aesampler.storage import Folder
 
@@ -56,67 +58,51 @@ ROOT/                                   the folder that holds ADEChallengeData20
         """Every picture of the subset. The PNG of a picture is read when its record is asked for."""
         base, images, annotations = self._folders(root)
         shown = _table(root, base + TABLE)
-        pictures = root.list(images, depth=0)
-        indices = root.list(annotations, depth=0)
-        stems = sorted(_stem(path) for path in pictures if path.endswith(".jpg"))
-        lacking = [stem for stem in stems if f"{annotations}/{stem}.png" not in indices]
-        if not stems:
-            raise SourceError("no picture (.jpg)", where=images, do=f"see: aesampler sources {self.format}")
-        if lacking:
-            raise SourceError(
-                f"{len(lacking)} of {len(stems)} pictures have no PNG, the first {lacking[0]}",
-                where=annotations,
-                do=f"see: aesampler sources {self.format}",
-            )
-        places = {int(category.origin): place for place, category in enumerate(shown)}
-        items = [Item(stem, f"ade20k:{stem}") for stem in stems]
+        legend = _legend(len(shown))
+        listing = {**root.list(images, depth=0), **root.list(annotations, depth=0)}
+        stems = sorted(
+            index_map.stem(path).rpartition("/")[2]
+            for path in listing
+            if path.startswith(f"{images}/") and path.endswith(".jpg")
+        )
+        pairs = [Pair(stem, f"ade20k:{stem}", f"{images}/{stem}.jpg", f"{annotations}/{stem}.png") for stem in stems]
+        index_map.require(pairs, listing, images, "PNG", self.format)
 
         def record(index: int) -> Record:
-            path = f"{annotations}/{stems[index]}.png"
-            plane = _plane(root, path)
-            numbers = [int(number) for number in np.flatnonzero(np.bincount(plane.ravel())) if number]
-            return Record(
-                id=items[index].id,
-                group=items[index].group,
-                frames=(f"{images}/{stems[index]}.jpg",),
-                annotated=(True,),
-                # A number that the table does not have is left to `scene`, which names it.
-                masked=tuple(places[number] for number in numbers if number in places),
-                payload=path.encode(),
-            )
+            pair = pairs[index]
+            made = index_map.record(pair, index_map.payload_of(root, pair, legend, _plane))
+            return replace(made, payload=pair.map.encode())
 
         return Survey(
             categories=shown,
             exhaustive=True,
-            items=items,
+            items=[Item(pair.id, pair.group) for pair in pairs],
             record=record,
             files=(base + TABLE,),
-            listing={**pictures, **indices},
+            listing=listing,
             folders=tuple(sorted({images, annotations})),
         )
 
     def scene(
         self, root: Folder, record: Record, names: Sequence[str], frames: Sequence[int], size: tuple[int, int]
     ) -> Scene:
-        """The classes of the index PNG: value n is the n-th name. Pixels of 0 are void."""
+        """The classes of the index PNG: value n is the n-th name. Pixels of 0 are void, and hide nothing."""
         path = record.payload.decode()
-        plane, missing = _fit(_plane(root, path), size, path)
-        numbers = [int(number) for number in np.flatnonzero(np.bincount(plane.ravel(order="K"))) if number]
-        unnamed = [number for number in numbers if number > len(names)]
-        if unnamed:
+        plane = _plane(root, path)
+        if plane.size and int(plane.max()) > len(names):
+            unnamed = [number for number in index_map.counts(plane) if number > len(names)]
             raise BadRecord(
                 f"classes that {TABLE} does not have", where=path, got=unnamed, allowed=f"0 to {len(names)}"
             )
-        void = missing | (plane == 0)
-        segments = {names[number - 1]: (masks.encode(plane == number),) for number in numbers}
-        return Scene(
-            height=size[0],
-            width=size[1],
-            annotated=(True,),
-            segments={name: segments[name] for name in sorted(segments)},
-            void=(masks.encode(void) if void.any() else None,),
-            present=frozenset(names[place] for place in (*record.masked, *record.elsewhere)).difference(segments),
+        told = Payload(path, _legend(len(names)).regions(range(len(names) + 1)), known=True)
+        return index_map.scene(
+            replace(record, payload=msgspec.json.encode(told)),
+            plane,
+            names,
+            size,
             exhaustive=True,
+            void_limit=0.0,
+            source=TABLE,
         )
 
     def _folders(self, root: Folder) -> tuple[str, str, str]:
@@ -138,8 +124,9 @@ ROOT/                                   the folder that holds ADEChallengeData20
         )
 
 
-def _stem(path: str) -> str:
-    return path.rpartition("/")[2].rpartition(".")[0]
+def _legend(classes: int) -> Legend:
+    """Of classes numbered from 1."""
+    return Legend(names={place + 1: place for place in range(classes)}, void=frozenset({0}))
 
 
 def _table(root: Folder, path: str) -> tuple[Category, ...]:
@@ -158,21 +145,11 @@ def _table(root: Folder, path: str) -> tuple[Category, ...]:
     return synonyms.categories(classes)
 
 
-def _plane(root: Folder, path: str) -> npt.NDArray[np.uint8]:
+def _plane(root: Folder, path: str) -> Plane:
     try:
-        plane = masks.read_index(root.read(path))
+        plane: Plane = masks.read_index(root.read(path))
     except BadRecord as error:
         raise BadRecord(error.what, where=path) from error
     if plane.ndim != 2 or plane.dtype != np.uint8:
         raise BadRecord("not an 8-bit index PNG", where=path)
-    return plane.astype(np.uint8, copy=False)
-
-
-def _fit(
-    plane: npt.NDArray[np.uint8], size: tuple[int, int], path: str
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    try:
-        fitted, missing = masks.fit(plane, *size)
-    except BadRecord as error:
-        raise BadRecord(error.what, where=path, got=error.got, allowed=error.allowed) from error
-    return np.asfortranarray(fitted), missing
+    return plane

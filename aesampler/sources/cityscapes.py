@@ -13,7 +13,6 @@ part.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import msgspec
@@ -22,8 +21,7 @@ from PIL import Image, ImageDraw
 from pydantic import Field
 
 from aesampler.errors import BadRecord, SourceError
-from aesampler.record import Category, Record
-from aesampler.scene import Scene
+from aesampler.record import Category
 from aesampler.sources import index_map
 from aesampler.sources.index_map import IndexMap, Legend, Pair, Plane
 from aesampler.sources.source import Kind, Survey
@@ -129,19 +127,8 @@ ROOT/
             listing=listing,
         )
 
-    def scene(
-        self, root: Folder, record: Record, names: Sequence[str], frames: Sequence[int], size: tuple[int, int]
-    ) -> Scene:
-        """The classes of the map; groups are ignored."""
-        return index_map.scene(
-            record,
-            self._plane(root, index_map.map_of(record)),
-            names,
-            size,
-            exhaustive=True,
-            void_limit=self.void_limit,
-            source="labels.py of Cityscapes",
-        )
+    def _named_by(self) -> str:
+        return "labels.py of Cityscapes"
 
     def _plane(self, root: Folder, path: str) -> Plane:
         if self.form == "polygons":

@@ -21,8 +21,7 @@ from pydantic import Field
 
 from aesampler import masks
 from aesampler.errors import BadRecord, SourceError
-from aesampler.record import Category, Record
-from aesampler.scene import Scene
+from aesampler.record import Category
 from aesampler.sources import index_map, instances, sequence
 from aesampler.sources.index_map import GROUP, NAME, VOID, IndexMap, Pair, Payload, Plane
 from aesampler.sources.source import Kind, Survey
@@ -128,19 +127,19 @@ ROOT/
             skipped={"pictures without an annotation": left} if left else {},
         )
 
-    def scene(
-        self, root: Folder, record: Record, names: Sequence[str], frames: Sequence[int], size: tuple[int, int]
-    ) -> Scene:
-        """The segments by name; void is ignored."""
-        return index_map.scene(
-            record,
-            _ids(root, index_map.map_of(record)),
-            names,
-            size,
-            exhaustive=True,
-            void_limit=self.void_limit,
-            source="segments_info",
-        )
+    def _named_by(self) -> str:
+        return "segments_info"
+
+    def _plane(self, root: Folder, path: str) -> Plane:
+        """Segment id of each pixel, int32 [H, W]."""
+        try:
+            pixels: Plane = masks.read_index(root.read(path))
+            if pixels.ndim != 3:
+                raise BadRecord("not an RGB picture")
+        except BadRecord as error:
+            raise BadRecord(error.what, where=path, got=error.got, allowed=error.allowed) from error
+        wide = pixels.astype(np.int32)
+        return wide[..., 0] + 256 * wide[..., 1] + 65536 * wide[..., 2]
 
     def _maps(self, root: Folder, path: str) -> str:
         if self.maps is not None:
@@ -186,15 +185,3 @@ def _unique(found: dict[int, index_map.T], entries: Sequence[object], where: str
 
 def _folder(path: str) -> str:
     return instances.confined(path.rstrip("/"), "a folder of the recipe")
-
-
-def _ids(root: Folder, path: str) -> Plane:
-    """Segment id of each pixel, int32 [H, W]."""
-    try:
-        pixels: Plane = masks.read_index(root.read(path))
-        if pixels.ndim != 3:
-            raise BadRecord("not an RGB picture")
-    except BadRecord as error:
-        raise BadRecord(error.what, where=path, got=error.got, allowed=error.allowed) from error
-    wide = pixels.astype(np.int32)
-    return wide[..., 0] + 256 * wide[..., 1] + 65536 * wide[..., 2]

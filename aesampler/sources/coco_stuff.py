@@ -127,15 +127,10 @@ ROOT/
         """The names of the map, or of the annotations; unlabelled pixels are void."""
         if self.form == "json":
             return self._scene_json(root, record, names, size)
-        return index_map.scene(
-            record,
-            index_map.read_plane(root, index_map.map_of(record)),
-            names,
-            size,
-            exhaustive=True,
-            void_limit=self.void_limit,
-            source=f"labels.txt, in the form {self.form},",
-        )
+        return super().scene(root, record, names, frames, size)
+
+    def _named_by(self) -> str:
+        return f"labels.txt, in the form {self.form},"
 
     def _maps(self, root: Folder, part: str | None) -> str:
         if self.maps is not None:

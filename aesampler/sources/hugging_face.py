@@ -23,7 +23,6 @@ from pydantic import Field
 from aesampler import masks
 from aesampler.errors import BadRecord, MissingExtra, SourceError
 from aesampler.record import Record
-from aesampler.scene import Scene
 from aesampler.sources import index_map, index_png
 from aesampler.sources.index_map import IndexMap, Pair, Plane
 from aesampler.sources.source import Kind, Survey
@@ -105,19 +104,11 @@ ROOT/                                  one of
         """The bytes of the row's picture, as they are stored."""
         return [self._cell(root, self.image, record.frames[place]) for place in places]
 
-    def scene(
-        self, root: Folder, record: Record, names: Sequence[str], frames: Sequence[int], size: tuple[int, int]
-    ) -> Scene:
-        """The names of the row's map; void is ignored."""
-        return index_map.scene(
-            record,
-            self._plane(root, index_map.map_of(record)),
-            names,
-            size,
-            exhaustive=self.exhaustive,
-            void_limit=self.void_limit,
-            source=self.names if isinstance(self.names, str) else "names",
-        )
+    def _named_by(self) -> str:
+        return self.names if isinstance(self.names, str) else "names"
+
+    def _is_exhaustive(self) -> bool:
+        return self.exhaustive
 
     def _plane(self, root: Folder, path: str) -> Plane:
         data = self._cell(root, self.mask, path)

@@ -16,6 +16,7 @@ up to 5 %.
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
@@ -92,11 +93,37 @@ class Legend:
 
 
 class IndexMap(Source):
-    """A source whose pictures have maps: the option that they share."""
+    """A source whose pictures have maps: the option and the scene that they share."""
 
     void_limit: float = Field(
         default=0.0, ge=0.0, le=1.0, description="share of void up to which a name that is not shown is called absent"
     )
+
+    def scene(
+        self, root: Folder, record: Record, names: Sequence[str], frames: Sequence[int], size: tuple[int, int]
+    ) -> Scene:
+        """The names of the map; groups, and pixels without a label, are ignored."""
+        return scene(
+            record,
+            self._plane(root, map_of(record)),
+            names,
+            size,
+            exhaustive=self._is_exhaustive(),
+            void_limit=self.void_limit,
+            source=self._named_by(),
+        )
+
+    @abstractmethod
+    def _named_by(self) -> str:
+        """What names the values: the subject of the error about one that it does not name."""
+
+    def _is_exhaustive(self) -> bool:
+        """Whether every name was looked for in every picture."""
+        return True
+
+    def _plane(self, root: Folder, path: str) -> Plane:
+        """The numbers of the map at `path`, [H, W]. Raises BadRecord where it is none."""
+        return read_plane(root, path)
 
 
 def read_plane(root: Folder, path: str) -> Plane:

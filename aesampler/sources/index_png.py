@@ -20,8 +20,7 @@ import yaml
 from pydantic import Field
 
 from aesampler.errors import SourceError
-from aesampler.record import Category, Record
-from aesampler.scene import Scene
+from aesampler.record import Category
 from aesampler.sources import index_map, instances
 from aesampler.sources.index_map import IndexMap, Legend, Pair
 from aesampler.sources.source import Kind, Survey
@@ -89,19 +88,11 @@ ROOT/
             files=(self.names, *([self.only] if self.only else [])),
         )
 
-    def scene(
-        self, root: Folder, record: Record, names: Sequence[str], frames: Sequence[int], size: tuple[int, int]
-    ) -> Scene:
-        """The names of the map; void is ignored."""
-        return index_map.scene(
-            record,
-            index_map.read_plane(root, index_map.map_of(record)),
-            names,
-            size,
-            exhaustive=self.exhaustive,
-            void_limit=self.void_limit,
-            source=self.names,
-        )
+    def _named_by(self) -> str:
+        return self.names
+
+    def _is_exhaustive(self) -> bool:
+        return self.exhaustive
 
 
 def read_names(root: Folder, path: str) -> dict[int, str]:

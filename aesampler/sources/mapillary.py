@@ -20,8 +20,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 
 from aesampler.errors import SourceError
-from aesampler.record import Category, Record
-from aesampler.scene import Scene
+from aesampler.record import Category
 from aesampler.sources import index_map
 from aesampler.sources.index_map import IndexMap, Legend, Pair
 from aesampler.sources.source import Kind, Survey
@@ -81,19 +80,8 @@ ROOT/
             files=(config,),
         )
 
-    def scene(
-        self, root: Folder, record: Record, names: Sequence[str], frames: Sequence[int], size: tuple[int, int]
-    ) -> Scene:
-        """The labels of the map; groups are ignored."""
-        return index_map.scene(
-            record,
-            index_map.read_plane(root, index_map.map_of(record)),
-            names,
-            size,
-            exhaustive=True,
-            void_limit=self.void_limit,
-            source=f"config_v{self.version}.json",
-        )
+    def _named_by(self) -> str:
+        return f"config_v{self.version}.json"
 
     def _labels(self, root: Folder, config: str) -> tuple[tuple[Category, ...], Legend]:
         entries = index_map.read_table(root, config, see=self.format).get("labels")

@@ -8,7 +8,8 @@ which have ids of their own; without one the set is refused. Objects that it doe
 where no named object lies over them. Frames between the marked ones are unknown and never sampled. Masks are ORed, for
 objects overlap; one without a pixel is not there. Nothing is known absent.
 
-A frame of a video is addressed as if the file were a folder, ID.mp4/00096.ppm, and decoded when it is sampled.
+A frame of a video is addressed as if the file were a folder, ID.mp4/00096.ppm, and decoded when it is sampled; a
+video's clips in one pass (open_videos.py).
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ import msgspec
 import numpy as np
 from pydantic import Field
 
-from aesampler import masks, video
+from aesampler import masks
 from aesampler.errors import BadRecord, SourceError
 from aesampler.record import Record
 from aesampler.scene import Scene
-from aesampler.sources import names_file, sequence
+from aesampler.sources import names_file, open_videos, sequence
 from aesampler.sources.names_file import Named
 from aesampler.sources.sequence import UNNAMED, Marks
 from aesampler.sources.source import Item, Kind, Source, Survey
@@ -136,11 +137,10 @@ and
             return super().pictures(root, record, places)
         path = record.frames[0].rpartition("/")[0]
         numbers = [int(_stem(record.frames[place])) for place in places]
-        with root.local_copy(path) as local:
-            try:
-                decoded = video.chosen(local, numbers)
-            except BadRecord as error:
-                raise BadRecord(error.what, where=path, got=error.got, allowed=error.allowed) from error
+        try:
+            decoded = open_videos.chosen(root, path, numbers)
+        except BadRecord as error:
+            raise BadRecord(error.what, where=path, got=error.got, allowed=error.allowed) from error
         return [b"P6 %d %d 255\n" % (frame.shape[1], frame.shape[0]) + frame.tobytes() for frame in decoded]
 
     def scene(

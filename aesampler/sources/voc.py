@@ -11,16 +11,13 @@ everywhere (`void_limit`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 from xml.etree import ElementTree
 
-import numpy as np
 from pydantic import Field
 
 from aesampler.errors import SourceError
-from aesampler.record import Category, Record
-from aesampler.scene import Scene
+from aesampler.record import Category
 from aesampler.sources import index_map, instances
 from aesampler.sources.index_map import IndexMap, Legend, Pair, Payload
 from aesampler.sources.source import Kind, Survey
@@ -110,19 +107,8 @@ ROOT/                                       the folder that holds VOCdevkit, VOC
             files=(path,),
         )
 
-    def scene(
-        self, root: Folder, record: Record, names: Sequence[str], frames: Sequence[int], size: tuple[int, int]
-    ) -> Scene:
-        """The classes of the map; 255 is void."""
-        return index_map.scene(
-            record,
-            index_map.read_plane(root, index_map.map_of(record)).astype(np.int32),
-            names,
-            size,
-            exhaustive=True,
-            void_limit=self.void_limit,
-            source="VOC",
-        )
+    def _named_by(self) -> str:
+        return "VOC"
 
     def _base(self, root: Folder) -> str:
         own = f"VOC{self.year}/"
