@@ -2,7 +2,7 @@
 
 The common torchvision wheel is built for CUDA. Beside a CPU build of torch its compiled operators cannot be loaded,
 and its Python part then fails on `register_fake("torchvision::nms")`: "operator torchvision::nms does not exist".
-open_clip, torchmetrics, peft and transformers' SAM 2 fail with it, though nothing of ours calls these operators.
+open_clip, peft and transformers' SAM 2 fail with it, though nothing of ours calls these operators.
 Declaring the two schemas is all that is missing. It has to be done in every process, workers too.
 """
 

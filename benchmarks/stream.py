@@ -1,12 +1,16 @@
-"""Speed and memory of reading a corpus beside webdataset, Hugging Face datasets and bare reading, same bytes, one run.
+"""Speed and memory of reading a corpus beside other loaders and bare reading: the same samples, shuffled, one run.
 
 The corpus is the COCO sample (AESAMPLER_REAL_DATA) repeated under new ids and built by us; it is read shuffled, from a
-warm cache. Every contestant is a process of its own, and they take turns; medians count. Raw: the files of each sample,
-undecoded; `pread` only reads each sample's block by its offset. Decoded: RGB, mask and JSON as arrays and objects; ours
-gives the ignored pixels, too. Only ratios carry over to other machines; on one that has other
-work the ratios by time of processor are the truer ones, and those of threads say little.
+warm cache. webdataset, Hugging Face datasets, Ray Data and Megatron-Energon read our tars; litdata and MosaicML
+Streaming read files of their own, written of the same members and not counted. The last three live in .venv-peers
+(`make peers`) and are left out without it. Each is read as its manual has it, shuffled, without workers and with two
+where that is a setting. Every contestant is a process of its own, and they take turns; medians count. Raw: the files
+of each sample, undecoded; `pread` only reads each sample's block by its offset. Decoded: RGB, mask and JSON as arrays
+and objects; ours gives the ignored pixels, too. Only ratios carry over to other machines; on one that has other work
+the ratios by time of processor are the truer ones, and those of threads say little; of Ray they miss its workers.
 
-    python benchmarks/stream.py                # about 4 minutes
+    python benchmarks/stream.py                # about 10 minutes
+    python benchmarks/stream.py --only litdata --only ours --images 100 --repeats 1
     python benchmarks/stream.py --order        # the order alone, of a million and of a billion samples
 """
 
@@ -24,9 +28,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from _stream_peers import PEERS, prepare
 from build import _peak_mb, repeated  # benchmarks/build.py
 
 TARGETS = {
@@ -115,6 +121,32 @@ def datasets(root: Path, *, raw: bool = False) -> Iterator[object]:
         yield sample if raw else (np.asarray(sample["jpg"].convert("RGB")), np.asarray(sample["mask.png"]) > 0, sample)
 
 
+def ray_data(root: Path) -> Iterator[object]:
+    import numpy as np
+    import ray
+    from PIL import Image
+
+    def decoded(sample: dict[str, Any]) -> dict[str, Any]:  # its own decoder fails on a grey picture among others
+        picture = np.asarray(Image.open(io.BytesIO(sample["jpg"])).convert("RGB"))
+        mask = np.asarray(Image.open(io.BytesIO(sample["mask.png"]))) > 0
+        return {**sample, "jpg": picture, "mask.png": mask, "json": json.loads(sample["json"])}
+
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    tars = sorted(str(path) for path in root.glob("train/*.tar"))
+    made = iter(ray.data.read_webdataset(tars, decoder=decoded, shuffle="files").iter_rows())
+    first = next(made)  # Ray's start, and that of its workers, is not counted
+    yield None
+    yield first
+    yield from made
+
+
+OURS = ("ours", "pread", "bare Pillow")
+"""What is no peer."""
+
+PEERS_PYTHON = Path(__file__).resolve().parents[1] / ".venv-peers/bin/python"
+
 CONTESTANTS: dict[str, Callable[[Path], Iterator[object]]] = {
     "raw: pread": lambda root: pread(root, EPOCHS),
     "raw: ours": lambda root: ours(root, raw=True),
@@ -131,7 +163,17 @@ CONTESTANTS: dict[str, Callable[[Path], Iterator[object]]] = {
     "decoded: webdataset": webdataset,
     "decoded: webdataset, 2 workers": lambda root: webdataset(root, workers=2),
     "decoded: datasets": datasets,
+    "decoded: ray_data": ray_data,
+    **{f"raw: {name}": partial(read, raw=True) for name, read in PEERS.items()},
+    **{f"decoded: {name}": read for name, read in PEERS.items()},
+    **{f"decoded: {name}, 2 workers": partial(read, workers=2) for name, read in PEERS.items()},
 }
+
+
+def peer(name: str) -> str:
+    """The peer of .venv-peers that a contestant is, or ""."""
+    who = name.partition(": ")[2].partition(",")[0]
+    return who if who in PEERS else ""
 
 
 def run(name: str, root: Path) -> dict[str, float]:
@@ -154,12 +196,7 @@ def race(names: list[str], root: Path, repeats: int) -> dict[str, list[dict[str,
     """All contestants in turn; the first round warms the cache and is not counted."""
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for turn, name in itertools.product(range(repeats + 1), names):
-        command = [sys.executable, str(Path(__file__).resolve()), "--contestant", name, str(root)]
-        environment = os.environ | {"HF_HOME": str(root.parent / "hf"), "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"{name}:\n{done.stderr}")
-        figures = json.loads(done.stdout.splitlines()[-1])
+        figures = json.loads(alone(root, peer(name), "--contestant", name, str(root)).splitlines()[-1])
         rate, cpu = figures["samples"] / figures["seconds"], figures["cpu"] / figures["samples"] * 1e6
         print(f"  {name:50} {rate:9,.0f} samples/s {cpu:7,.0f} us of processor", file=sys.stderr, flush=True)
         if turn:
@@ -167,42 +204,83 @@ def race(names: list[str], root: Path, repeats: int) -> dict[str, list[dict[str,
     return runs
 
 
-def compare(room: Path, data: Path, images: int, repeats: int) -> list[tuple[str, float]]:
+def alone(root: Path, of: str, *arguments: str) -> str:
+    """What this file prints in a process of its own, by the interpreter of the peer `of`."""
+    python = str(PEERS_PYTHON) if of else sys.executable
+    environment = os.environ | {"HF_HOME": str(root.parent / "hf"), "HF_HUB_OFFLINE": "1"}
+    command = [python, str(Path(__file__).resolve()), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    return done.stdout
+
+
+def contestants(only: list[str]) -> list[str]:
+    """Those whose names hold one of `only`, or all; without .venv-peers none of its."""
+    names = [name for name in CONTESTANTS if not only or any(text in name for text in only)]
+    if not PEERS_PYTHON.exists():
+        print(f"without .venv-peers (`make peers`) there is no {', no '.join(PEERS)}", file=sys.stderr)
+        names = [name for name in names if not peer(name)]
+    return names
+
+
+def compare(room: Path, data: Path, images: int, repeats: int, only: list[str]) -> list[tuple[str, float]]:
     """Every figure of the table."""
     import aesampler
 
     repeated(room / "coco", data, images)
     source = {"name": "coco", "format": "coco", "root": str(room / "coco")}
-    shards = {"max_samples": 500}
+    shards = {"max_samples": max(1, min(500, images // 4))}  # two workers want two shards
     recipe = aesampler.Recipe.of({"name": "benchmark", "seed": 1, "sources": [source], "shards": shards})
     aesampler.build_corpus(aesampler.plan_corpus(recipe), aesampler.Folder.at(room / "corpus"), aesampler.Inline())
-    runs = race(list(CONTESTANTS), room / "corpus", repeats)
+    names = contestants(only)
+    for name in sorted({peer(name) for name in names} - {""}):
+        alone(room / "corpus", name, "--prepare", name, str(room / "corpus"))
+    runs = race(names, room / "corpus", repeats)
     rate = {
         name: statistics.median(each["samples"] / each["seconds"] for each in found) for name, found in runs.items()
     }
     cpu = {name: statistics.median(each["cpu"] / each["samples"] for each in found) for name, found in runs.items()}
     peak = {name: statistics.median(each["peak_mb"] for each in found) for name, found in runs.items()}
-    raw_peer = max(rate["raw: webdataset"], rate["raw: datasets"])
-    peer = max(value for name, value in rate.items() if name.startswith(("decoded: webdataset", "decoded: datasets")))
-    pillow, two = rate["decoded: bare Pillow"], rate["decoded: ours, 2 threads"]
-    with_state = rate["decoded: ours, 2 threads, a state at every step"]
+    ratios = {
+        "raw: ours / pread": ratio(rate, "raw: ours", ["raw: pread"]),
+        "raw: ours / best peer": ratio(rate, "raw: ours", others(rate, "raw")),
+        "by processor: raw: ours / pread": ratio(cpu, "raw: pread", ["raw: ours"]),
+        "by processor: decoded: ours, no thread / bare Pillow": ratio(
+            cpu, "decoded: bare Pillow", ["decoded: ours, no thread"]
+        ),
+        "decoded: ours, no thread / bare Pillow": ratio(rate, "decoded: ours, no thread", ["decoded: bare Pillow"]),
+        "decoded: ours, 2 threads / bare Pillow": ratio(rate, "decoded: ours, 2 threads", ["decoded: bare Pillow"]),
+        "decoded: ours, 2 threads / best peer": ratio(rate, "decoded: ours, 2 threads", others(rate, "decoded")),
+        **{
+            f"{kind}: ours / {name}": ratio(rate, mine, [each for each in others(rate, kind) if name in each])
+            for kind, mine in (("raw", "raw: ours"), ("decoded", "decoded: ours, 2 threads"))
+            for name in ("webdataset", "datasets", "ray_data", *PEERS)
+        },
+    }
+    with_state, two = rate.get("decoded: ours, 2 threads, a state at every step"), rate.get("decoded: ours, 2 threads")
+    if with_state and two:
+        ratios["a state at every step, share of the time"] = 1 - with_state / two
+    if "decoded: ours, 2 threads" in peak and "raw: pread" in peak:
+        above = peak["decoded: ours, 2 threads"] - peak["raw: pread"]
+        ratios["memory of ours, 2 threads, above an interpreter, MB"] = above
     return [
         *((f"{name}, samples/s", value) for name, value in rate.items()),
         *((f"{name}, us of processor", value * 1e6) for name, value in cpu.items()),
         *((f"{name}, peak MB", value) for name, value in peak.items()),
-        ("raw: ours / pread", rate["raw: ours"] / rate["raw: pread"]),
-        ("raw: ours / best peer", rate["raw: ours"] / raw_peer),
-        ("by processor: raw: ours / pread", cpu["raw: pread"] / cpu["raw: ours"]),
-        (
-            "by processor: decoded: ours, no thread / bare Pillow",
-            cpu["decoded: bare Pillow"] / cpu["decoded: ours, no thread"],
-        ),
-        ("decoded: ours, no thread / bare Pillow", rate["decoded: ours, no thread"] / pillow),
-        ("decoded: ours, 2 threads / bare Pillow", two / pillow),
-        ("decoded: ours, 2 threads / best peer", two / peer),
-        ("a state at every step, share of the time", 1 - with_state / two),
-        ("memory of ours, 2 threads, above an interpreter, MB", peak["decoded: ours, 2 threads"] - peak["raw: pread"]),
+        *((name, value) for name, value in ratios.items() if value is not None),
     ]
+
+
+def others(rate: dict[str, float], kind: str) -> list[str]:
+    """The peers that raced, "raw" or "decoded"."""
+    return [name for name in rate if name.startswith(f"{kind}: ") and not any(own in name for own in OURS)]
+
+
+def ratio(figures: dict[str, float], mine: str, theirs: list[str]) -> float | None:
+    """A figure over the best of others; None where one of them did not race."""
+    best = max((figures[name] for name in theirs if name in figures), default=None)
+    return figures[mine] / best if best and mine in figures else None
 
 
 def order_alone() -> list[tuple[str, float]]:
@@ -234,10 +312,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each, of which the median counts (%(default)s)")
     parser.add_argument("--order", action="store_true", help="measure the order alone")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="contestants whose names hold it")
+    parser.add_argument("--prepare", nargs=2, metavar=("NAME", "ROOT"), help=argparse.SUPPRESS)
     parser.add_argument("--contestant", nargs=2, metavar=("NAME", "ROOT"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.contestant:
         print(json.dumps(run(given.contestant[0], Path(given.contestant[1]))))
+        return
+    if given.prepare:
+        prepare(given.prepare[0], Path(given.prepare[1]))
         return
     if given.order:
         rows = order_alone()
@@ -246,7 +329,7 @@ def main() -> None:
         if not data:
             parser.error("AESAMPLER_REAL_DATA must name the folder of the real datasets")
         with tempfile.TemporaryDirectory(prefix="aesampler-bench-") as room:
-            rows = compare(Path(room), Path(data).resolve(), given.images, given.repeats)
+            rows = compare(Path(room), Path(data).resolve(), given.images, given.repeats, given.only)
     if given.json:
         print(json.dumps(dict(rows), indent=2))
         return

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import corpora
 import pytest
 from test_stream import COCO, DAVIS, same
+from test_stream_faults import tampered
 
 from aesampler import Corpus
 from aesampler.sample import Sample
@@ -76,3 +78,26 @@ def test_collated_in_the_workers(corpus: Corpus) -> None:
     assert [len(batch) for batch in loader] == [4, 4]
     with pytest.raises(ValueError, match="1 sample or more"):
         corpus.stream("train").torch(0)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_what_workers_replaced_is_told(tmp_path: Path, workers: int) -> None:
+    """`bad` and `kept` of the stream count what was handed out, whoever decoded it."""
+    folder = corpora.write(tmp_path / "tiny", (COCO,))
+    options: dict[str, Any] = {"tolerance": 0.2, "resample": {"absence": "strict"}, "epoch": 1}
+    whole = [sample.key for sample in Corpus.open(folder).stream("train", **options)]
+    for key in (whole[3], whole[9]):
+        tampered(folder, key, "jpg", lambda data: data[:100])
+    plain = Corpus.open(folder).stream("train", threads=0, **options)
+    expected = [sample.key for sample in plain]
+    assert len(plain.bad) == 2
+    assert plain.kept > 0
+    stream = Corpus.open(folder).stream("train", threads=0, **options)
+    met = []
+    found = []
+    for batch in stream.torch(2, num_workers=workers):
+        found += names(batch)
+        met.append(len(stream.bad))
+    assert found == expected
+    assert met == [sum(len(found[: 2 * step + 2]) > place for place in (3, 9)) for step in range(len(met))]
+    assert (stream.bad, stream.kept) == (plain.bad, plain.kept)

@@ -10,24 +10,36 @@ import corpora
 import numpy as np
 import pytest
 import worlds
-from test_build import SOURCES
+import worlds_images
+import worlds_videos
 from test_stream import same
 
-from aesampler import Corpus, ExposureSettings, Folder, Inline, Recipe, build_corpus, plan_corpus
+from aesampler import Corpus, ExposureSettings, Folder, Inline, Recipe, build_corpus, plan_corpus, sources
 from aesampler.sample import derive
 from aesampler.scene import Scene
+
+LARGER: dict[str, dict[str, int]] = {
+    "coco": {"images": 24},
+    "lvis": {"images": 8},
+    "davis": {"frames": 9},
+    "youtube-vos": {"frames": 9},
+}
 
 
 def built(root: Path, **exposure: Any) -> Corpus:
     """A corpus of every format in its official layout."""
-    worlds.coco(root / "coco", images=24)
-    worlds.lvis(root / "lvis", images=8)
-    worlds.ade20k(root / "ade20k", images=4)
-    worlds.ade20k_150(root / "ade20k-150", images=4)
-    worlds.davis(root / "davis", sequences=3, frames=9)
-    worlds.youtube_vos(root / "youtube-vos", videos=3, frames=9)
-    sources = [*SOURCES, {"name": "ade150", "format": "ade20k-150", "root": "ade20k-150"}]
-    body = {"name": "tiny", "seed": 44, "sources": sources, "shards": {"max_samples": 5}, "exposure": exposure}
+    sources = []
+    for name, build in (worlds.BUILDERS | worlds_images.BUILDERS | worlds_videos.BUILDERS).items():
+        made = build(root / name, **LARGER.get(name, {}))
+        split = {"train": 0.6, "validation": 0.4} if name == "mapillary" else "train"
+        sources.append({"name": name, "format": name, "root": str(made.root), "split": split, **made.options})
+    body = {
+        "name": "tiny",
+        "seed": 44,
+        "sources": sources,
+        "shards": {"max_samples": 5},
+        "exposure": {"absence": "unlisted", "irrelevant_from": "categories"} | exposure,
+    }
     recipe = Recipe.of(body, base=root)
     build_corpus(plan_corpus(recipe), Folder.at(root / "out"), Inline())
     return Corpus.open(root / "out")
@@ -48,7 +60,7 @@ def test_pass_0_is_what_the_build_drew(corpus: Corpus) -> None:
                 seen[sample.source] += 1
             assert stream.kept == 0
     assert sum(seen.values()) == 4 * len(corpus)
-    assert set(seen) == {"coco", "lvis", "ade", "ade150", "davis", "youtube-vos"}
+    assert set(seen) == set(sources.FORMATS)
 
 
 def test_each_pass_draws_anew_and_the_same_everywhere(corpus: Corpus) -> None:
@@ -84,7 +96,8 @@ def test_other_settings_change_labels_and_not_the_order(corpus: Corpus) -> None:
     assert [sample.key for sample in normal] == stored
     assert not any(sample.anomalous or sample.masks.any() for sample in normal)
     assert {len(sample.categories) for sample in normal} <= {1, 2, 3}
-    settings = ExposureSettings(anomaly_probability=1.0, genuine="one", frame_labels="clip")
+    unlisted: dict[str, Any] = {"absence": "unlisted", "irrelevant_from": "categories"}
+    settings = ExposureSettings(anomaly_probability=1.0, genuine="one", frame_labels="clip", **unlisted)
     anomalous = list(corpus.stream("train", resample=settings))
     assert [sample.key for sample in anomalous] == stored
     for sample in anomalous:

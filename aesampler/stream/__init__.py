@@ -2,9 +2,12 @@
 
     order.py      position -> (source, pass, shard, row); ranks, steps, groups      arithmetic, nothing is read
     reading.py    the blocks of samples, by offset, checked
+    cache.py      shards of an object store on the local disk: bounded, shared
+    prefetch.py   what will be needed, fetched into the cache
     decoding.py   pixels, masks from run lengths, fresh exposures
-    stream.py       the Stream: settings, threads, state
+    stream.py     the Stream: settings, threads, state
     loader.py     batches from worker processes of torch's DataLoader               the only importer of torch
+    hugging_face.py, ray_data.py, ray_train.py                                      bridges to other loaders
 
 Threads decode ahead, not processes: the decoders release Python's lock, and moving a sample of 0.9 MB between processes
 costs what its decoding on a second core saves (no loader of this field got faster by 2 processes on 2 cores; 2 threads
@@ -21,6 +24,7 @@ marked `duplicate` and named in `bad`: leaving it out would leave the other rank
 
 from __future__ import annotations
 
+from aesampler.stream.cache import Cache
 from aesampler.stream.stream import Readable, Settings, Stream, mix
 
-__all__ = ["Readable", "Settings", "Stream", "mix"]
+__all__ = ["Cache", "Readable", "Settings", "Stream", "mix"]

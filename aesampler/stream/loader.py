@@ -2,7 +2,8 @@
 
 DataLoader takes batches from its workers in turn, so worker w of W makes the batches w, w + W, ... of the rank: the
 order is that without workers. The state is that of the stream in the main process, which counts batches as they are
-handed out; what workers have prefetched is nobody's yet.
+handed out; what workers have prefetched is nobody's yet. A batch brings along what its worker has had to replace since
+its last one, so that `stream.bad` and `stream.kept` are those of all workers.
 
 Threads of the stream itself are faster (`aesampler.stream`); worker processes are for a costly `collate`.
 """
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from aesampler.errors import AesamplerError
 from aesampler.sample import Sample
 
 if TYPE_CHECKING:
@@ -25,7 +27,8 @@ class Loader:
     """`for batch in loader`: the rest of an epoch, like its stream; `state_dict`, `load_state_dict` at any batch.
 
     A batch is `collate` of a list of at most `batch_size` samples, the last one of an epoch shorter; without
-    batch_size it is one sample. options: DataLoader's. Every rank has as many batches, of equal sizes.
+    batch_size it is one sample. options: DataLoader's. Every rank has as many batches, of equal sizes. `stream.bad` and
+    `stream.kept` count what the workers met on the way to the batches that were handed out.
     """
 
     def __init__(
@@ -50,7 +53,15 @@ class Loader:
         stream, size = self.stream, self.dataset.batch_size or 1
         # Workers begin anew each epoch: they are made of the stream as it stands.
         batches = DataLoader(self.dataset, batch_size=None, num_workers=self._workers, **self._options)
-        for batch in batches:
+        for found in batches:
+            if self._workers:
+                batch, bad, kept = found
+                if isinstance(batch, AesamplerError):
+                    raise batch
+                stream.bad.update(bad)
+                stream.kept += kept
+            else:
+                batch = found
             stream.advance(min(size, stream.left))
             yield batch
         stream.finish()
@@ -71,8 +82,24 @@ class Batches(IterableDataset[Any]):
         self.stream, self.batch_size, self.collate = stream, batch_size, collate
 
     def __iter__(self) -> Iterator[Any]:
+        """Batches; of a worker each with its share of `stream.bad` and `stream.kept` that is new, and an error of ours
+        as the last one: DataLoader would raise it with the worker's traceback as its text.
+        """
         worker = get_worker_info()
-        number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        if worker is None:
+            yield from self._batches(0, 1)
+            return
+        stream = self.stream
+        stream.bad, stream.kept = {}, 0
+        try:
+            for batch in self._batches(worker.id, worker.num_workers):
+                bad, kept = stream.bad, stream.kept
+                stream.bad, stream.kept = {}, 0
+                yield batch, bad, kept
+        except AesamplerError as error:
+            yield error, {}, 0
+
+    def _batches(self, number: int, workers: int) -> Iterator[Any]:
         samples = self.stream.share(number, workers, self.batch_size or 1)
         if self.batch_size is None:
             yield from samples

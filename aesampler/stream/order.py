@@ -212,6 +212,18 @@ class Schedule:
         """How many steps the rest of the epoch has, for every rank."""
         return sum(self._steps(consumed, size) for consumed, size in zip(at.consumed, self.sizes, strict=True))
 
+    def ahead(self, at: Progress, steps: int) -> Progress:
+        """The progress after some more steps. Raises ValueError where the epoch has fewer."""
+        if steps > self.steps(at):
+            raise ValueError("the epoch has no more steps")
+        if len(self.sizes) == 1:
+            return Progress((min(at.consumed[0] + steps * self.world_size, self.sizes[0]),)) if steps else at
+        for _ in range(steps):
+            after = self.after(at)
+            assert after is not None
+            at = after
+        return at
+
     def after(self, at: Progress) -> Progress | None:
         """The progress after the next step, of the mixture `turn`; None where the epoch has no more."""
         if len(self.sizes) == 1:

@@ -1,7 +1,7 @@
 """The bytes of samples: the rows of the shards in use, and each sample's block by its offset.
 
 Held of a shard in use are its keys (Arrow), offsets and sizes, some 60 bytes a sample, and on a local disk the open
-file; of the others, three numbers.
+file; of the others, three numbers. What an object store holds goes by a local cache where one is given (`cache.py`).
 A read is checked as far as it can be: its length, every tar header byte for byte, the key against the manifest; with
 `verify` the sha256 of a whole shard too, the first time that a process uses it.
 """
@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from threading import Lock
+from threading import Event, Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from aesampler import manifest, shard
 from aesampler.errors import CorpusError, StorageError
 from aesampler.manifest import ManifestEntry, ShardEntry
 from aesampler.storage import Folder
+from aesampler.stream.cache import Cache, Shelf, Wanted, runs
 
 TRIES = 3
 """Readings of a block that an object store gives too short, before that is an error."""
@@ -59,44 +60,89 @@ class _Rows:
 class Reader:
     """The blocks of some parts; threads may share it. recent: shards whose rows are held."""
 
-    def __init__(self, parts: Sequence[Part], *, recent: int, verify: bool) -> None:
+    def __init__(self, parts: Sequence[Part], *, recent: int, verify: bool, cache: Cache | None = None) -> None:
         self._parts = tuple(parts)
         self._recent, self._verify = recent, verify
+        remote = not all(part.folder.is_local for part in parts)
+        self.shelf = None
+        if cache is not None and remote:
+            self.shelf = Shelf(cache, whole=verify or cache.fetch == "shards")
         self._rows: OrderedDict[tuple[int, int], Future[_Rows]] = OrderedDict()
         self._lock = Lock()
 
     def members(self, part: int, number: int, row: int) -> tuple[str, dict[str, bytes]]:
         """The key and the files (by extension) of a sample. Raises CorpusError where the shard does not hold it."""
         rows = self._shard(part, number)
-        offset, size, key = int(rows.offsets[row]), int(rows.sizes[row]), rows.keys[row].as_py()
-        data = self._block(rows, self._parts[part].folder, self._parts[part].shards[number].path, offset, size)
+        wanted, key = Wanted(row, int(rows.offsets[row]), int(rows.sizes[row])), rows.keys[row].as_py()
+        here, entry = self._parts[part], self._parts[part].shards[number]
+        shelf = None if here.folder.is_local else self.shelf
+        if shelf is not None:
+            data = self._kept(shelf, here.folder, entry, wanted)
+            try:
+                return key, _checked(data, key, wanted.size)
+            except CorpusError:  # a disk that forgets: what the store has is asked for again
+                shelf.forget(entry)
+        data = self._block(rows, here.folder, entry.path, wanted)
         try:
-            if len(data) < size:
-                raise CorpusError("the shard ends too early", got=f"{len(data)} bytes", allowed=size)
-            found, members = shard.read_block(data)
-            if found != key:
-                raise CorpusError("the tar holds another sample here", got=found, allowed=key)
+            return key, _checked(data, key, wanted.size)
         except CorpusError as error:
             raise self.located(error, part, number, row) from error
-        return key, members
 
     @staticmethod
-    def _block(rows: _Rows, folder: Folder, path: str, offset: int, size: int) -> bytes:
+    def _block(rows: _Rows, folder: Folder, path: str, wanted: Wanted) -> bytes:
         """The bytes of a sample; fewer only where the file ends before."""
         if rows.handle is not None:
             try:
-                return os.pread(rows.handle, size, offset)
+                return os.pread(rows.handle, wanted.size, wanted.offset)
             except OSError as error:
                 raise StorageError(f"cannot be read: {error.strerror}", where=f"{folder}/{path}") from error
         data = b""
         for _ in range(1 if folder.is_local else TRIES):
             try:
-                data = folder.read_range(path, offset, size)
+                data = folder.read_range(path, wanted.offset, wanted.size)
             except FileNotFoundError as error:
                 raise _gone(folder, path) from error
-            if len(data) == size:
+            if len(data) == wanted.size:
                 break
         return data
+
+    @staticmethod
+    def _kept(shelf: Shelf, folder: Folder, entry: ShardEntry, wanted: Wanted) -> bytes:
+        """The bytes of a sample from the cache, into which they are brought; fewer where the file ends before."""
+        try:
+            for _ in range(TRIES):
+                if shelf.whole:
+                    shelf.keep(folder, entry)
+                data = shelf.block(entry, wanted)
+                if data is None and not shelf.whole and shelf.wait(entry, wanted.row):
+                    data = shelf.block(entry, wanted)
+                if data is None and not shelf.whole:
+                    shelf.bring(folder, entry, [wanted])
+                    data = shelf.block(entry, wanted)
+                if data is not None:
+                    return data
+        except FileNotFoundError as error:
+            raise _gone(folder, entry.path) from error
+        return b""
+
+    def prefetch(self, part: int, number: int, rows: Sequence[int], stopped: Event) -> None:
+        """Have samples of a shard in the cache, but for those that are there. Raises what reading them would."""
+        here, shelf = self._parts[part], self.shelf
+        if shelf is None or here.folder.is_local:
+            return
+        entry, held = here.shards[number], self._shard(part, number)
+        if shelf.whole:
+            shelf.keep(here.folder, entry)
+            return
+        absent = [row for row in rows if not shelf.has(entry, row)]
+        for run in runs([Wanted(row, int(held.offsets[row]), int(held.sizes[row])) for row in absent]):
+            if stopped.is_set():
+                return
+            shelf.bring(here.folder, entry, run)
+
+    def entry(self, part: int, number: int) -> ShardEntry:
+        """What corpus.json says of a shard."""
+        return self._parts[part].shards[number]
 
     def key(self, part: int, number: int, row: int) -> str:
         """The key of a sample."""
@@ -141,7 +187,8 @@ class Reader:
         here, entry = self._parts[part], self._parts[part].manifests[number]
         where = f"{here.folder}/{entry.path}"
         try:
-            data = here.folder.read(entry.path)
+            shelf = None if here.folder.is_local else self.shelf
+            data = here.folder.read(entry.path) if shelf is None else shelf.file(here.folder, entry)
         except FileNotFoundError as error:
             raise CorpusError("the manifest of a shard is gone", where=where, do="see `aesampler verify`") from error
         table = manifest.read_table(io.BytesIO(data), ["key", "status", "offset", "size"], where)
@@ -153,7 +200,7 @@ class Reader:
                 got=f"{table.num_rows} samples",
                 allowed=here.shards[number].samples,
             )
-        if self._verify:
+        if self._verify and shelf is None:  # the cache takes no other
             self._verified(here.folder, here.shards[number])
         key, _, offset, size = (column.chunk(0) for column in table.columns)
         handle = None
@@ -186,6 +233,16 @@ class Reader:
                 allowed=f"{entry.sha256[:12]}...",
                 do="fetch it again, or build the corpus again",
             )
+
+
+def _checked(data: bytes, key: str, size: int) -> dict[str, bytes]:
+    """The files of a block. Raises CorpusError where it is not that of the sample."""
+    if len(data) < size:
+        raise CorpusError("the shard ends too early", got=f"{len(data)} bytes", allowed=size)
+    found, members = shard.read_block(data)
+    if found != key:
+        raise CorpusError("the tar holds another sample here", got=found, allowed=key)
+    return members
 
 
 def _gone(folder: Folder, path: str) -> CorpusError:

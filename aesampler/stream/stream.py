@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,18 +14,22 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
-from aesampler.errors import BadRecord, CorpusError, ToleranceError
+from aesampler.errors import BadRecord, CorpusError, MissingExtra, ToleranceError
 from aesampler.exposure import ExposureSettings
 from aesampler.manifest import CorpusHead, SourceHead
 from aesampler.sample import Sample
 from aesampler.storage import Folder
+from aesampler.stream.cache import Cache
 from aesampler.stream.decoding import Redraw, Resample, Resize, decode
 from aesampler.stream.order import Last, Mixture, Pick, Place, Progress, Schedule, Walk, picks, shares
+from aesampler.stream.prefetch import Prefetch
 from aesampler.stream.reading import Part, Reader
 from aesampler.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from aesampler.stream.hugging_face import HuggingFace
     from aesampler.stream.loader import Loader
+    from aesampler.stream.ray_data import RayData
 
 STATE_VERSION = 1
 
@@ -63,7 +67,7 @@ class Settings:
     settings (True), by these with some changed (a mapping), or by others. group_by: "kind" gives all ranks clips, or
     all images, in a step. resize: longest side, or (height, width), in pixels. threads: None: one a core, at most 8; 0:
     none. tolerance: share of an epoch's samples that may be unreadable. verify: check the sha256 of each shard before
-    its first use.
+    its first use. cache: where what comes from an object store is kept, a `Cache` or its folder.
     """
 
     seed: int = 0
@@ -81,8 +85,11 @@ class Settings:
     threads: int | None = None
     tolerance: float = 0.0
     verify: bool = False
+    cache: Cache | str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
+        if self.cache is not None and not isinstance(self.cache, Cache):
+            object.__setattr__(self, "cache", Cache(self.cache))
         sides = self.resize if isinstance(self.resize, tuple) else (self.resize or 1,)
         allowed = {
             "world_size": (self.world_size >= 1, "1 or more"),
@@ -142,6 +149,7 @@ class Stream:
             [_part(origin, split) for origin in self._origins],
             recent=2 * (window + 1) * len(self._origins),
             verify=self.settings.verify,
+            cache=self.settings.cache if isinstance(self.settings.cache, Cache) else None,
         )
         self._epoch = self.settings.epoch
         self._at = self._schedule.start()
@@ -237,21 +245,58 @@ class Stream:
 
         return Loader(self, batch_size, num_workers=num_workers, collate=collate, options=options)
 
+    def ranked(self, rank: int, world_size: int) -> Stream:
+        """This stream at the same place, for one of other ranks."""
+        settings = replace(self.settings, rank=rank, world_size=world_size)
+        return _restored(self.corpora, self.split, settings, self.state_dict())
+
+    def ray_train(
+        self,
+        batch_size: int | None = None,
+        *,
+        num_workers: int = 0,
+        collate: Callable[[list[Sample]], Any] | None = None,
+        **options: Any,
+    ) -> Loader:
+        """`torch`, for this worker of Ray Train, which knows its rank and world size: see `ray_train.py`.
+
+        Raises CorpusError outside of a worker of Ray Train.
+        """
+        from aesampler.stream import ray_train
+
+        return ray_train.share(self).torch(batch_size, num_workers=num_workers, collate=collate, **options)
+
+    def ray_data(self, **options: Any) -> RayData:
+        """The rest of the epoch as a Ray dataset, read in parallel: see `ray_data.py`. options: those of
+        `ray.data.read_datasource`.
+        """
+        from aesampler.stream import ray_data
+
+        return ray_data.dataset(self, **options)
+
+    def hugging_face(self) -> HuggingFace:
+        """The rest of the epoch as a `datasets.IterableDataset` with features and state: see `hugging_face.py`. Raises
+        MissingExtra.
+        """
+        try:
+            from aesampler.stream import hugging_face
+        except ImportError as error:
+            raise MissingExtra.of("datasets", "hf") from error
+        return hugging_face.dataset(self)
+
     def share(self, worker: int, workers: int, batch_size: int) -> Iterator[Sample]:
         """The samples of every `workers`-th batch of the rest of the epoch, from the `worker`-th on; nothing is counted
-        as handed out. One of several workers decodes without threads.
+        as handed out. One of several workers decodes without threads, and fetches with few.
         """
         mine = (pick for step, pick in enumerate(self._picks()) if step // batch_size % workers == worker)
-        threads = 0 if workers > 1 else self._threads(0)
-        return (sample for _, sample in self._made(mine, self._sample, threads))
+        threads = self._threads(0)
+        if workers > 1:
+            threads = 0 if self._is_local else min(threads, -(-FETCHERS // workers))
+        return (sample for _, sample in self._made(mine, self._sample, threads, workers))
 
     def advance(self, steps: int) -> None:
         """Count steps as handed out, by whoever hands out what another stream has read."""
-        for _ in range(steps):
-            after = self._schedule.after(self._at)
-            if after is None:
-                raise ValueError("the epoch has no more steps")
-            self._at = after
+        self._at = self._schedule.ahead(self._at, steps)
 
     def finish(self) -> None:
         """Go to the beginning of the next epoch."""
@@ -327,7 +372,11 @@ class Stream:
     def _threads(self, local: int) -> int:
         if self.settings.threads is not None:
             return self.settings.threads
-        return local if all(origin.corpus.folder.is_local for origin in self._origins) else FETCHERS
+        return local if self._is_local else FETCHERS
+
+    @property
+    def _is_local(self) -> bool:
+        return all(origin.corpus.folder.is_local for origin in self._origins)
 
     def _sample(self, group: int, place: Place) -> Sample:
         number = self._numbers[group][place.walk]
@@ -354,9 +403,24 @@ class Stream:
         self.finish()
 
     def _made(
-        self, found: Iterator[Pick], make: Callable[[int, Place], Thing], threads: int
+        self, found: Iterator[Pick], make: Callable[[int, Place], Thing], threads: int, workers: int = 1
     ) -> Iterator[tuple[Pick, Thing]]:
-        for pick, call in _ahead(found, make, threads):
+        prefetch = self._prefetch(workers)
+        ahead = _ahead(found if prefetch is None else prefetch.ahead(found), make, threads)
+        called = self._called(ahead, make)
+        try:
+            for pick, thing in called:  # noqa: UP028 (`yield from` would close `called` before the prefetch)
+                yield pick, thing
+        finally:
+            if prefetch is not None:
+                prefetch.stop()  # first: threads of `called` may be waiting for it
+            called.close()
+            ahead.close()
+
+    def _called(
+        self, found: Iterator[tuple[Pick, Callable[[], Thing]]], make: Callable[[int, Place], Thing]
+    ) -> Generator[tuple[Pick, Thing], None, None]:
+        for pick, call in found:
             duplicate = pick.duplicate
             try:
                 thing = call()
@@ -365,6 +429,19 @@ class Stream:
             if duplicate and isinstance(thing, Sample):
                 thing = replace(thing, duplicate=True)
             yield pick, thing
+
+    def _prefetch(self, workers: int) -> Prefetch | None:
+        """What fetches into the cache, where there is one, for one of so many worker processes of this rank."""
+        heads = [origin.head for origin in self._origins]
+        shards = [entry.bytes for head in heads for entry in head.shards]
+        if self._reader.shelf is None or not shards:
+            return None
+        window = self.settings.window if self.settings.shuffle else 1
+        of_window = window * len(heads) * sum(shards) / len(shards) / self.settings.world_size
+        of_cache = self._reader.shelf.max_bytes / 4 / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        each = sum(shards) / sum(head.samples for head in heads)
+        most = int(min(of_window, of_cache) / workers / each)
+        return Prefetch(self._reader, self._reader.shelf, self._numbers, most, -(-FETCHERS // 2 // workers))
 
     def _replaced(self, pick: Pick, make: Callable[[int, Place], Thing], error: CorpusError) -> Thing:
         """The next sample of the epoch that can be used, in place of one that cannot."""
@@ -403,7 +480,7 @@ def _restored(corpora: Sequence[Readable], split: str, settings: Settings, state
 
 def _ahead(
     found: Iterator[Pick], make: Callable[[int, Place], Thing], threads: int
-) -> Iterator[tuple[Pick, Callable[[], Thing]]]:
+) -> Generator[tuple[Pick, Callable[[], Thing]], None, None]:
     """Each pick with a call that gives its thing, made ahead by threads."""
     if not threads:
         for pick in found:

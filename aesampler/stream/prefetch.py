@@ -1,0 +1,84 @@
+"""What a stream will need from an object store, brought into the cache before it does.
+
+The picks of a rank are a function, so they can be walked ahead. They are taken by the chunk: while one is handed out,
+the samples of the next are fetched, shard by shard, those that touch in the tar by one request. A chunk grows fourfold
+from `FIRST` samples, so that the first come soon, to what the rank takes from one window of shards, when all that it
+will ever want of a shard is known at once: a single rank then reads whole shards by requests of 8 MB. All processes of
+a node together (torchrun and Ray say in LOCAL_WORLD_SIZE how many there are) fetch at most half the cache ahead.
+
+What fails here is left for the reader, which meets it in the order of the samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from threading import Event
+
+from aesampler.errors import AesamplerError
+from aesampler.manifest import ShardEntry
+from aesampler.stream.cache import Shelf
+from aesampler.stream.order import Pick
+from aesampler.stream.reading import Reader
+
+FIRST = 32
+"""Samples of the first chunk."""
+
+
+class Prefetch:
+    """Fetches ahead of picks. numbers: the part of each walk of each mixture. most: samples of a chunk; fetchers:
+    shards that are fetched from at once.
+    """
+
+    def __init__(
+        self, reader: Reader, shelf: Shelf, numbers: Sequence[Sequence[int]], most: int, fetchers: int
+    ) -> None:
+        self._reader, self._shelf, self._numbers, self._most = reader, shelf, numbers, max(1, most)
+        self._pool = ThreadPoolExecutor(fetchers, thread_name_prefix="prefetch")
+        self._stopped = Event()
+        self._sent: deque[tuple[ShardEntry, list[int]]] = deque()
+
+    def ahead(self, found: Iterator[Pick]) -> Iterator[Pick]:
+        """The same picks, each given when the chunk after its own is on the way."""
+        size = min(FIRST, self._most)
+        ready = self._send(found, size)
+        while ready:
+            before = len(self._sent)
+            size = min(4 * size, self._most)
+            following = self._send(found, size)
+            yield from ready
+            ready = following
+            for _ in range(before):
+                self._sent.popleft()
+
+    def stop(self) -> None:
+        """Fetch no more; who waits for what was called off goes on."""
+        self._stopped.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for entry, rows in self._sent:
+            self._shelf.landed(entry, rows)
+        self._pool.shutdown()
+
+    def _send(self, found: Iterator[Pick], size: int) -> list[Pick]:
+        """The next chunk, on its way."""
+        chunk = list(islice(found, size))
+        shards: dict[tuple[int, int], list[int]] = {}
+        for pick in chunk:
+            part = self._numbers[pick.group][pick.place.walk]
+            shards.setdefault((part, pick.place.shard), []).append(pick.place.row)
+        for (part, number), rows in shards.items():
+            entry = self._reader.entry(part, number)
+            self._sent.append((entry, rows))
+            self._shelf.coming(entry, rows)
+            self._pool.submit(self._fetch, part, number, rows)
+        return chunk
+
+    def _fetch(self, part: int, number: int, rows: list[int]) -> None:
+        try:
+            with contextlib.suppress(AesamplerError, OSError):
+                self._reader.prefetch(part, number, rows, self._stopped)
+        finally:
+            self._shelf.landed(self._reader.entry(part, number), rows)
