@@ -1,0 +1,321 @@
+"""Runs of the tiny model in this process: going on, what stops a run, what it leaves behind; the feed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import corpora
+import pytest
+import torch
+import training_runs
+from training_runs import losses
+
+from aesampler import Corpus
+from aesampler.errors import AesamplerError, CorpusError, ModelError, RecipeError, TrainingError
+from aesampler.sample import Sample
+from lavida.model import LavidaModel
+from lavida.training import load_config, load_model, loss, train
+from lavida.training.checkpoint import Checkpoints
+from lavida.training.feed import BatchSettings, Feed, FeedSettings
+from lavida.training.parallel import World
+
+
+class Stopped(Exception):
+    """What ends a run in the middle here."""
+
+
+def stop_at(step: int) -> Any:
+    def after(done: int, metrics: dict[str, float]) -> None:
+        if done == step:
+            raise Stopped
+
+    return after
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("training")
+    corpora.write(folder / "corpus", training_runs.PARTS)
+    corpora.write(folder / "bare", (training_runs.CLIPS,))
+    training_runs.write_config(folder, model={"mllm": {"model": "tiny"}})  # with dropout
+    return folder
+
+
+def config(folder: Path, **changes: Any) -> Any:
+    return load_config(folder / "train.yaml", {key.replace("__", "."): value for key, value in changes.items()})
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return dict(model.named_parameters())
+
+
+def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    pairs = zip(weights(one).items(), weights(other).items(), strict=True)
+    return all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
+
+
+@pytest.fixture(scope="module")
+def straight(folder: Path) -> Any:
+    """A run of six steps that is never stopped."""
+    return train(config(folder, out="straight"))
+
+
+def test_a_run_that_was_stopped_gives_the_same(folder: Path, straight: Any) -> None:
+    settings = config(folder, out="stopped")
+    with pytest.raises(Stopped):
+        train(settings, after_step=stop_at(5))
+    assert [line["step"] for line in losses(settings.folder)] == [1, 2, 3, 4, 5]
+    result = train(settings)
+    assert result.steps == straight.steps == 6
+    assert losses(settings.folder) == losses(straight.out)  # step 5 was done twice, and is there once
+    assert same(LavidaModel.from_pretrained(result.model), LavidaModel.from_pretrained(straight.model))
+
+
+def test_a_run_that_is_done_is_not_done_again(folder: Path, straight: Any) -> None:
+    before = losses(straight.out)
+    assert train(config(folder, out="straight")) == straight
+    assert losses(straight.out) == before
+
+
+def test_what_a_run_leaves(folder: Path, straight: Any) -> None:
+    out = folder / "straight"
+    assert {path.name for path in out.iterdir()} == {"checkpoints", "config.json", "metrics.jsonl", "model"}
+    assert [path.name for path in (out / "checkpoints").iterdir() if path.name.startswith(".")] == []
+    assert same(load_model(out / "checkpoints/step-00000006").eval(), LavidaModel.from_pretrained(straight.model))
+    state = json.loads((out / "checkpoints/step-00000006/state.json").read_text())
+    assert (state["step"], state["generators"], state["stream"]["epoch"]) == (6, {"seed": 3, "step": 6}, 0)
+    assert json.loads((out / "config.json").read_text())["steps"] == 6
+    assert all(line["loss"] > 0 and line["gradient_norm"] > 0 for line in losses(out))
+
+
+def test_the_loss_falls(straight: Any) -> None:
+    found = [line["loss"] for line in losses(straight.out)]
+    assert found[-1] < found[0]
+
+
+def test_another_run_in_the_same_folder_is_refused(folder: Path, straight: Any) -> None:
+    with pytest.raises(TrainingError, match=r"another optimizer.lr; got 0.5; allowed: 0.001; .* --fresh"):
+        train(config(folder, out="straight", optimizer__lr=0.5))
+    # How and where it runs may change.
+    assert train(config(folder, out="straight", batch__per_process=4, checkpoint__keep=9)).steps == 6
+
+
+def test_fresh_begins_anew(folder: Path) -> None:
+    first = train(config(folder, out="fresh", steps=2))
+    again = train(config(folder, out="fresh", steps=2, optimizer__lr=0.5), resume=False)
+    lines = losses(again.out)
+    assert [line["step"] for line in lines] == [1, 2]
+    assert lines[-1]["lr"] != 0.001
+    assert first.model == again.model
+
+
+@pytest.mark.parametrize("name", ["per_process", "checkpointing"])
+def test_how_a_batch_is_cut_changes_nothing(folder: Path, name: str) -> None:
+    changes = {"steps": 2, "model__mllm__lora__dropout": 0.0, "out": f"cut-{name}"}
+    whole = train(config(folder, **changes, batch__per_process=4), resume=False)
+    expected = losses(whole.out)
+    if name == "per_process":
+        found = train(config(folder, **changes, batch__per_process=1), resume=False)
+    else:
+        found = train(config(folder, **changes, parallel__activation_checkpointing=True), resume=False)
+    for one, other in zip(expected, losses(found.out), strict=True):
+        assert other == pytest.approx(one, rel=2e-4)
+
+
+def test_bfloat16_trains(folder: Path) -> None:
+    result = train(config(folder, out="bf16", steps=2, model__dtype="bfloat16"))
+    model = load_model(result.out / "checkpoints/step-00000002")
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    assert torch.bfloat16 in {p.dtype for p in model.parameters() if not p.requires_grad}
+
+
+def test_a_loss_that_is_no_number_stops_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config(folder, out="nan", batch__per_process=1)
+    terms, seen = loss.terms, []
+
+    def broken(output: Any, batch: Any, weights: Any) -> torch.Tensor:
+        seen.append(batch.keys)
+        return terms(output, batch, weights) * (float("nan") if len(seen) == 14 else 1.0)
+
+    monkeypatch.setattr(loss, "terms", broken)
+    with pytest.raises(TrainingError) as raised:
+        train(settings)
+    monkeypatch.undo()
+    said = str(raised.value)
+    (bad,) = seen[13]
+    assert said.startswith(f"samples {bad}: loss, focal, dice")
+    assert "not a finite number at step 4" in said
+    last = settings.folder / "checkpoints/step-00000002"
+    assert f"{last} has the last good weights" in said
+    assert raised.value.exit_code == 3
+    assert Checkpoints(settings.folder, settings.checkpoint, World()).last() == last
+    assert all(weight.isfinite().all() for weight in load_model(last).parameters())
+    assert [line["step"] for line in losses(settings.folder)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory. Tried"), RuntimeError("DefaultCPUAllocator: not enough memory")],
+)
+def test_too_little_memory_says_what_to_lower(folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(LavidaModel, "forward", full)
+    with pytest.raises(TrainingError) as raised:
+        train(config(folder, out="full"))
+    assert str(raised.value) == (
+        f"tiny: out of memory; got {error}; lower batch.per_process and validation.per_process (2), or "
+        "model.mllm.ratio (0.5), or model.inputs.train_tokens ([4, 8]); or set "
+        "parallel.activation_checkpointing: true; or, on several GPUs, parallel.mode: fsdp"
+    )
+
+
+def test_another_runtime_error_is_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(LavidaModel, "forward", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        train(config(folder, out="bug"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "said"),
+    [
+        (
+            {"data__corpora": "bare", "validation": {}},
+            CorpusError,
+            "has no validation split, which validation.split asks",
+        ),
+        ({"data__split": "test"}, CorpusError, "has no test split, which data.split asks for; got train, validation"),
+        ({"data__corpora": "nowhere"}, CorpusError, "no such folder"),
+        ({"batch__size": 400}, CorpusError, "an epoch is shorter than a global batch; got 400; allowed: 1 to 30"),
+        ({"data__weights": {"coco": 1.0}}, CorpusError, "weights name every source"),
+        ({"data__resample": {"max_categorie": 3}}, CorpusError, "resample"),
+    ],
+)
+def test_what_cannot_be_streamed(folder: Path, changes: Any, kind: type[AesamplerError], said: str) -> None:
+    with pytest.raises(kind) as raised:
+        train(config(folder, out="wrong", **changes))
+    assert said in str(raised.value)
+    assert not (folder / "wrong/checkpoints").exists()
+
+
+def test_the_log_is_in_tensorboard_too(folder: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    changes = {"steps": 2, "out": "board", "log__tensorboard": True}
+    changes["validation"] = {"every": 2, "lists": {"cap": {}, "one": {"resample": {"irrelevant_count": [0, 1]}}}}
+    result = train(config(folder, **changes))
+    board = EventAccumulator(str(result.out / "tensorboard")).Reload()
+    lines = [json.loads(line) for line in (result.out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["train", "train", "validation", "data"]
+    for line in lines[1:3]:
+        for name, value in line.items():
+            if name not in ("step", "kind") and value is not None:
+                event = board.Scalars(f"{line['kind']}/{name}")[-1]
+                assert (event.step, event.value) == (2, pytest.approx(value, rel=1e-6)), name
+    assert set(training_runs.TIMES) < set(lines[0])
+    assert 0 <= lines[0]["waiting_share"] <= 1
+    assert result.metrics == {name: value for name, value in lines[2].items() if name not in ("step", "kind")}
+    assert result.best == {"step": 2, "value": result.metrics["frame_auc"]}
+    assert lines[3] == {"step": 2, "kind": "data", "replaced": 0.0, "not_redrawn": 0.0}
+
+
+def test_the_best_checkpoint_becomes_the_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lavida.training import validation
+
+    values = iter([0.5, 0.9, 0.7])
+    monkeypatch.setattr(validation.Validation, "__call__", lambda *_: {"frame_auc": next(values)})
+    changes = {"out": "best", "validation": {"every": 2}, "checkpoint": {"every": 6, "keep": 1}}
+    result = train(config(folder, **changes))
+    assert result.best == {"step": 4, "value": 0.9}
+    assert result.metrics == {"frame_auc": 0.7}
+    kept = sorted(path.name for path in (result.out / "checkpoints").iterdir())
+    assert kept == ["step-00000004", "step-00000006"]
+    best = load_model(result.out / "checkpoints/step-00000004").eval()
+    assert same(best, LavidaModel.from_pretrained(result.model))
+
+
+# The feed
+
+
+def collate(samples: list[Sample], epoch: int) -> Any:
+    return SimpleNamespace(keys=tuple(sample.key for sample in samples), epoch=epoch)
+
+
+def feed(folder: Path, rank: int = 0, ranks: int = 1, size: int = 4, **changes: Any) -> Feed:
+    settings = FeedSettings(corpora=("corpus",), **changes)
+    batch = BatchSettings(size=size, per_process=2)
+    return Feed(settings, batch, collate, seed=1, world=World(rank=rank, size=ranks), base=folder)
+
+
+def drawn(feeds: Sequence[Feed], steps: int) -> list[set[tuple[int, str]]]:
+    """The samples of each global batch, with their epochs."""
+    return [
+        {(batch.epoch, key) for feed in feeds for batch in next(feed) for key in batch.keys}  # type: ignore[attr-defined]
+        for _ in range(steps)
+    ]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+def test_global_batches_do_not_know_the_number_of_processes(folder: Path, workers: int) -> None:
+    expected = drawn([feed(folder)], 20)
+    for ranks in (2, 4):
+        feeds = [feed(folder, rank, ranks, workers=workers) for rank in range(ranks)]
+        assert drawn(feeds, 10) == expected[:10]
+        states = [json.loads(json.dumps(each.state_dict())) for each in feeds]
+        assert all(state == states[0] for state in states)
+        for fewer in (1, 2, 4):
+            others = [feed(folder, rank, fewer) for rank in range(fewer)]
+            for other in others:
+                other.load_state_dict(states[0])
+            assert drawn(others, 10) == expected[10:]
+        for each in feeds:
+            each.close()
+
+
+def test_an_epoch_is_of_whole_global_batches(folder: Path) -> None:
+    # 30 samples make 7 batches of 4; each source goes on in the next epoch with what this one left out.
+    batches = drawn([feed(folder)], 15)
+    assert all(len(batch) == 4 and len({epoch for epoch, _ in batch}) == 1 for batch in batches)
+    assert [min(epoch for epoch, _ in batch) for batch in batches] == [0] * 7 + [1] * 7 + [2]
+    first = {key for batch in batches[:7] for _, key in batch}
+    second = {key for batch in batches[7:14] for _, key in batch}
+    assert len(first) == 28
+    assert first | second == set(Corpus.open(folder / "corpus").keys("train"))
+
+
+def test_a_share_is_cut_into_equal_micro_batches(folder: Path) -> None:
+    cut = {(size, ranks): feed(folder, 0, ranks, size=size) for size, ranks in [(12, 1), (12, 2), (12, 4), (3, 1)]}
+    assert {key: (each.share, each.accumulation) for key, each in cut.items()} == {
+        (12, 1): (12, 6),
+        (12, 2): (6, 3),
+        (12, 4): (3, 3),
+        (3, 1): (3, 3),
+    }
+    with pytest.raises(RecipeError, match=r"batch.size: .*got 4 for 3 processes; allowed: a multiple of 3"):
+        BatchSettings(size=4).micro(3)
+
+
+def test_time_spent_waiting_is_counted(folder: Path) -> None:
+    each = feed(folder)
+    next(each)
+    assert 0 < each.waited < 60
+
+
+def test_an_error_in_a_worker_is_one_line(folder: Path) -> None:
+    def broken(samples: list[Sample], epoch: int) -> Any:
+        raise ModelError("the prompt is too long", where=samples[0].key)
+
+    settings = FeedSettings(corpora=("corpus",), workers=1)
+    each = Feed(settings, BatchSettings(size=2), broken, seed=1, world=World(), base=folder)
+    with pytest.raises(ModelError) as raised:
+        next(each)
+    assert raised.value.what == "the prompt is too long"
