@@ -11,7 +11,7 @@ from aesampler.recipe import Recipe, bundled
 NAMES = sorted(
     file.name.removesuffix(".yaml")
     for file in (resources.files("aesampler") / "pipelines").iterdir()
-    if file.name.endswith(".yaml") and not file.name.startswith("train-")
+    if file.name.endswith(".yaml") and not file.name.startswith(("train-", "ablate-"))
 )
 
 

@@ -63,6 +63,42 @@ def test_files_that_are_no_video(tmp_path: Path) -> None:
         list(video.frames(path))
 
 
+def test_footage_is_a_video_as_it_comes(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    worlds_videos.write_video(path, numbered(30), rate=15)
+    with video.footage(path) as shown:
+        assert (shown.rate, shown.length, shown.live) == (15.0, 30, False)
+        seen = [(time, number(frame)) for time, frame in shown.frames]
+    assert seen == [(pytest.approx(place / 15), place) for place in range(30)]
+    (tmp_path / "frames").mkdir()
+    for place in range(3):
+        Image.fromarray(np.full((4, 6, 3), place, dtype=np.uint8)).save(tmp_path / "frames" / f"{place}.png")
+    with video.footage(str(tmp_path / "frames")) as shown:
+        assert (shown.rate, shown.length) == (25.0, 3)
+        assert [(time, int(frame[0, 0, 0])) for time, frame in shown.frames] == [(0.0, 0), (0.04, 1), (0.08, 2)]
+
+
+def test_footage_lets_in_the_formats_that_it_is_told(tmp_path: Path) -> None:
+    """A stranger's file may be a playlist that names files of this machine."""
+    worlds_videos.write_video(tmp_path / "clip.mp4", numbered(10))
+    lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:9", "#EXTINF:1,", f"{tmp_path}/clip.mp4", "#EXT-X-ENDLIST"]
+    (tmp_path / "list.mp4").write_text("\n".join(lines))
+    with video.footage(tmp_path / "clip.mp4", formats=("mov", "avi")) as shown:
+        assert len(list(shown.frames)) == 10
+    with pytest.raises(BadRecord, match=r"list.mp4: a video"), video.footage(tmp_path / "list.mp4", formats=("mov",)):
+        pass
+    with pytest.raises(BadRecord), video.footage(tmp_path / "clip.mp4", formats=("avi",)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("source", "address"),
+    [("rtsp://10.0.0.1/1", True), ("HTTP://host/a.mp4", True), ("file:///etc/passwd", False), ("a.mp4", False)],
+)
+def test_addresses(source: str, address: bool) -> None:
+    assert video.is_address(source) is address
+
+
 def test_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(MissingExtra, match=r"this needs the package av, .*pip install 'aesampler\[video\]'"):

@@ -1,0 +1,89 @@
+"""What the user gave, as videos: a file, a folder of pictures, the address of a camera, or a directory that holds some
+of these.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from aesampler import video
+from aesampler.errors import SourceError
+
+ENDINGS = frozenset({"mp4", "avi", "mkv", "mov", "webm", "m4v", "mpg", "mpeg", "ts", "wmv", "flv"})
+"""Endings of a directory's files that are videos; a file that is named itself may have any."""
+_OTHER = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One video. name: fit for a folder, unlike that of any other in the run; place: a path or an address."""
+
+    name: str
+    place: str
+
+
+def find_sources(given: Sequence[str]) -> list[Source]:
+    """The videos of all that was given, in that order, a directory's sorted. Raises SourceError where there is none."""
+    places = [place for each in given for place in _expand(each)]
+    taken: Counter[str] = Counter()
+    found = []
+    for place in places:
+        name = _name(place)
+        taken[name] += 1
+        found.append(Source(name=name if taken[name] == 1 else f"{name}-{taken[name]}", place=place))
+    return found
+
+
+def _expand(given: str) -> Iterable[str]:
+    if video.is_address(given):
+        return [given]
+    if "://" in given:
+        raise SourceError(
+            "this address is of a kind that is not read",
+            where=given.partition("://")[0] + "://",
+            allowed=", ".join(f"{scheme}://" for scheme in video.SCHEMES),
+        )
+    path = Path(given)
+    if not path.exists():
+        raise SourceError("there is no such file or folder", where=given, do="give a video, a folder or an address")
+    if not path.is_dir() or _holds_pictures(path):
+        return [given]
+    found = [str(place) for place in _inside(path)]
+    if not found:
+        endings = ", ".join(sorted(ENDINGS))
+        raise SourceError("a folder holds no video and no pictures", where=given, allowed=f"files ending in {endings}")
+    return found
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """The videos below a folder: files, and folders of pictures, which are not entered."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if _holds_pictures(path):
+                yield path
+            else:
+                yield from _inside(path)
+        elif path.suffix[1:].lower() in ENDINGS:
+            yield path
+
+
+def _holds_pictures(folder: Path) -> bool:
+    return any(path.suffix[1:].lower() in video.PICTURES for path in folder.iterdir() if path.is_file())
+
+
+def _name(place: str) -> str:
+    """A name for a folder; of an address its host and path, without the password that may stand in it."""
+    if video.is_address(place):
+        parts = urlsplit(place)
+        text = f"{parts.hostname or ''}{parts.path}"
+    else:
+        path = Path(place).resolve()
+        text = path.name if path.is_dir() else path.stem
+    return _OTHER.sub("-", text).strip("-.") or "video"
