@@ -319,3 +319,24 @@ def test_an_error_in_a_worker_is_one_line(folder: Path) -> None:
     with pytest.raises(ModelError) as raised:
         next(each)
     assert raised.value.what == "the prompt is too long"
+
+
+def test_a_cap_that_the_context_cannot_hold_is_refused_before_the_first_step(folder: Path) -> None:
+    short = {"tiny": {"context": 64}, "model": "tiny"}
+    with pytest.raises(
+        ModelError, match=r"cap of the exposure: lists may be longer .* 5 names, up to .*; lower the cap"
+    ):
+        train(config(folder, out=str(folder / "short"), model__mllm=short, data__resample={"max_categories": 5}))
+    assert not list((folder / "short/checkpoints").glob("step-*"))
+
+
+def test_the_lists_that_are_drawn_are_told(folder: Path) -> None:
+    settings = FeedSettings(corpora=("corpus",), resample={"max_categories": 9})
+    stored = FeedSettings(corpora=("corpus",), resample=False)
+    caps = []
+    for each in (settings, stored):
+        made = Feed(each, BatchSettings(size=2), lambda samples, epoch: None, seed=1, world=World(), base=folder)
+        caps.append({(cap, frames) for cap, _, frames in made.lists()})
+        for _, names, _ in made.lists():
+            assert names
+    assert caps == [{(9, 1), (9, 3)}, {(6, 1), (6, 3)}]

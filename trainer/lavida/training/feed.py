@@ -124,7 +124,8 @@ class Feed:
         world: World,
         base: Path = Path(),
     ) -> None:
-        corpora = [Corpus.open(located(url, base)) for url in settings.corpora]
+        corpora = self.corpora = [Corpus.open(located(url, base)) for url in settings.corpora]
+        self.settings = settings
         micro = batch.micro(world.size)
         self.share = batch.size // world.size
         self.accumulation = self.share // micro
@@ -157,6 +158,15 @@ class Feed:
             self._batches = iter(self._loader)
             found = next(self._batches)
         return found
+
+    def lists(self) -> Iterator[tuple[int, list[str], int]]:
+        """Of each source: the longest list that is drawn, the names it is drawn from, and the frames of a sample."""
+        given = self.settings.resample
+        for corpus in self.corpora:
+            for source, part in corpus.head.splits[self.settings.split].items():
+                stored = corpus.settings(self.settings.split, source).max_categories
+                cap = given.get("max_categories", stored) if isinstance(given, dict) else stored
+                yield int(cap), [entry.name for entry in corpus.vocabulary(source).names], part.frames
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the stream, which is every process's."""

@@ -96,9 +96,12 @@ def build_model(config: TrainConfig, world: World) -> tuple[LavidaModel, nn.Modu
 
 
 def build_feed(config: TrainConfig, model: LavidaModel, world: World) -> Feed:
-    """The training split, as global batches."""
-    collate = model.collator(training=True).samples_to_batch
-    return Feed(config.data, config.batch, collate, seed=config.seed, world=world, base=config.base)
+    """The training split, as global batches. Raises ModelError where a list may not fit into the model's context."""
+    collator = model.collator(training=True)
+    feed = Feed(config.data, config.batch, collator.samples_to_batch, seed=config.seed, world=world, base=config.base)
+    for cap, names, frames in feed.lists():
+        collator.check_cap(cap, names, frames)
+    return feed
 
 
 def build_validation(config: TrainConfig, model: LavidaModel, world: World) -> Validation | None:
