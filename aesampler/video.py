@@ -259,7 +259,11 @@ def _opened(path: Path | str, options: Mapping[str, str] | None = None) -> Itera
 
     where = path if isinstance(path, str) else path.name
     patience = ANSWERS_S if isinstance(path, str) else None
-    with _understood(where), av.open(str(path), options=dict(options or {}), timeout=patience) as container:
+    # Titles and the like are not read here, and are not always in UTF-8.
+    with (
+        _understood(where),
+        av.open(str(path), options=dict(options or {}), metadata_errors="replace", timeout=patience) as container,
+    ):
         if not container.streams.video:
             raise BadRecord("a file holds no video", where=where)
         yield container, container.streams.video[0]

@@ -123,6 +123,12 @@ def test_options_reach_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("detect a.txt --anomaly x --out o --detector motion", 2, "a.txt: a video cannot be read"),
         ("detect a.txt --out o --detector motion", 2, "Missing option '--anomaly'"),
         ("detect http://127.0.0.1:1/x --anomaly x --out o --detector motion", 2, "it cannot be reached: Connection"),
+        ("detect a.txt --anomaly x --out o --detector motion --threshold nan", 2, "nan is no number to compare with"),
+        ("detect a.txt --anomaly x --out o --detector motion --seconds nan", 2, "nan is no number to compare with"),
+        ("detect a.txt --anomaly x --out o --detector motion --option name=x", 2, "name is given by an option of its"),
+        ("evaluate --benchmark ped2 --root . --detector motion --benchmark-option root=x", 2, "root is given by an"),
+        ("detect a.txt --anomaly x --out o --detector motion --device cpu", 2, "a.txt: a video cannot be read"),
+        ("detect a.txt --anomaly x --out o --detector clip --device cpu --option device=b", 2, "no such device: "),
         ("serve", 2, "the detector lavida needs a trained model"),
         ("ablate lost.yaml", 2, "lost.yaml: there is no such file"),
         ("benchmarks --check .", 2, "--check needs a NAME"),
@@ -174,7 +180,8 @@ def test_benchmarks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "2 videos of 12\nped2: 1 fault\n"
     assert run(["benchmarks", "ped2", "--check", str(part.root), "--json"]) == 1
     assert json.loads(capsys.readouterr().out) == {"benchmark": "ped2", "faults": ["2 videos of 12"]}
-    assert run(["benchmarks", "ped2", "--check", str(tmp_path / "lost")]) == 1
+    for name in ("ped2", "folder"):
+        assert run(["benchmarks", name, "--check", str(tmp_path / "lost")]) == 1
 
 
 def test_detect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

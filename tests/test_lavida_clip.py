@@ -192,6 +192,20 @@ def test_weights_of_openai_get_their_activation(monkeypatch: pytest.MonkeyPatch,
     assert asked["force_quick_gelu"] is False
 
 
+@pytest.mark.parametrize(("tag", "told"), [("openai", "a file with ViT-B-32-quickgelu;"), ("laion2b_e16", "a file;")])
+def test_a_file_in_place_of_a_tag_keeps_its_activation(monkeypatch: pytest.MonkeyPatch, tag: str, told: str) -> None:
+    def offline(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("Failed to download weights")
+
+    monkeypatch.setattr(open_clip, "create_model", offline)
+    with pytest.raises(ModelError, match=f"give a folder, or {told}"):
+        Clip.load("ViT-B-32", tag)
+
+
+def test_it_is_always_in_evaluation_mode() -> None:
+    assert not any(module.training for module in Clip.tiny().train().modules())
+
+
 def test_a_tokenizer_of_the_hub_travels_with_the_model(clip: Clip, tmp_path: Path, folder: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

@@ -26,6 +26,7 @@ from PIL import Image
 
 from aesampler import video
 from aesampler.errors import BadRecord, DetectorError, SourceError
+from lavida.cli import run
 from lavida.detect import Job, Source, Threshold, answer, detect, find_intervals, find_sources
 from lavida.detect.overlay import Painter, shrunk
 from lavida.detect.peaks import BUCKETS, Peaks, Seen
@@ -168,6 +169,28 @@ def test_no_overlay_no_peaks_and_a_part_of_a_video(tmp_path: Path) -> None:
     assert not (tmp_path / "out/overlay.mp4").exists()
 
 
+def test_what_an_earlier_run_left_is_no_answer(tmp_path: Path) -> None:
+    worlds_videos.write_video(tmp_path / "a.mp4", worlds_videos.numbered(9), rate=25)
+    source = Source(name="a", place=str(tmp_path / "a.mp4"))
+    first = answer(source, Job(anomalies=("x",)), tmp_path / "out", Script([0.1]))
+    assert {"overlay.mp4", "intervals.json"} <= set(first.files)
+    again = answer(source, Job(anomalies=("x",), overlay=False), tmp_path / "out", Script([0.1]))
+    assert "overlay.mp4" not in again.files
+    assert not (tmp_path / "out/overlay.mp4").exists()
+
+    def ends(seen: object) -> None:
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        answer(source, Job(anomalies=("x",)), tmp_path / "out", Script([0.1]), watch=ends)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"scores.csv", "details.jsonl"}
+    (tmp_path / "out/intervals.json").write_text("{}")
+    (tmp_path / "b.mp4").write_bytes(b"no video")
+    with pytest.raises(BadRecord):  # what cannot be opened takes nothing away
+        answer(Source(name="b", place=str(tmp_path / "b.mp4")), Job(anomalies=("x",)), tmp_path / "out", Script([0.1]))
+    assert (tmp_path / "out/intervals.json").exists()
+
+
 def test_a_video_is_never_held_whole(tmp_path: Path) -> None:
     worlds_videos.write_video(tmp_path / "a.mp4", worlds_videos.numbered(400, (240, 320)), fast=True)
     worlds_videos.write_video(tmp_path / "short.mp4", worlds_videos.numbered(3))
@@ -200,6 +223,21 @@ def test_what_is_no_video(tmp_path: Path) -> None:
         detect([str(tmp_path / "b.mp4")], Job(anomalies=()), tmp_path / "out", reading)
 
 
+def test_one_bad_video_of_several_does_not_end_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.mp4").write_bytes(b"no video")
+    worlds_videos.write_video(tmp_path / "in/b.mp4", worlds_videos.numbered(3))
+    command = ["detect", str(tmp_path / "in"), "--anomaly", "x", "--detector", "motion", "--out", str(tmp_path / "out")]
+    assert run(command) == 3
+    told = capsys.readouterr()
+    assert "lavida: a: " in told.err
+    assert "a video cannot be read" in told.err
+    assert told.out.splitlines()[-1] == "1 video without an answer: a"
+    assert (tmp_path / "out/b/scores.csv").exists()
+    with pytest.raises(BadRecord):
+        detect([str(tmp_path / "in")], Job(anomalies=("x",)), tmp_path / "again", Script([0.3]))
+
+
 # -- what was given ----------------------------------------------------------------------------------------------------
 
 
@@ -213,6 +251,9 @@ def test_a_directory_of_videos(tmp_path: Path) -> None:
     found = find_sources([str(tmp_path), str(tmp_path / "b.mp4"), str(tmp_path / "notes.txt")])
     assert [each.name for each in found] == ["a", "b", "c", "frames", "b-2", "notes"]
     assert found[3].place == str(tmp_path / "deep/frames")
+    (tmp_path / "b-2.mp4").touch()
+    twice = find_sources([str(tmp_path / "b.mp4"), str(tmp_path / "b.mp4"), str(tmp_path / "b-2.mp4")])
+    assert [each.name for each in twice] == ["b", "b-2", "b-2-2"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match=r"empty: a folder holds no video and no pictures; .*mp4"):
         find_sources([str(tmp_path / "empty")])
@@ -241,6 +282,7 @@ def test_intervals_by_hand() -> None:
     assert spans([0, 1, 1, 0, 1]) == [(1, 3), (4, 5)]
     assert spans([0, 0.45, 1, 0.45, 0.41, 0.39, 0]) == [(1, 5)]  # what begins at .5 keeps to .4
     assert spans([0.45] * 5) == []
+    assert spans([-0.9, -0.5, -0.45, -0.6], high=-0.5) == [(1, 3)]
     assert spans([0, 1, 0, 0, 1, 0], gap=0.2) == [(1, 5)]
     assert spans([0, 1, 0, 0, 1, 0], gap=0.19) == [(1, 2), (4, 5)]
     assert spans([0, 1, 0, 1, 1, 1], shortest=0.3) == [(3, 6)]

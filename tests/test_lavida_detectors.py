@@ -415,7 +415,7 @@ def test_windows_of_eight_consecutive_frames_and_a_short_tail() -> None:
     assert model.windows == [[*range(8)], [*range(8, 16)], [16, 17, 18]]
     assert model.batches == [2, 1]
     np.testing.assert_allclose(scores, np.arange(19) / 255, rtol=1e-6)
-    assert (pixels.shape, pixels.dtype) == ((19, 4, 6), np.float16)
+    assert (pixels.shape, pixels.dtype) == ((19, 4, 6), np.float32)
     np.testing.assert_allclose(pixels[:, 1, 2], scores, atol=1e-4)
     assert made.notes() == {}
 
@@ -484,7 +484,7 @@ def test_a_trained_folder_scores_a_video(folder: Path) -> None:
     names = ["bicycle", "person falling"]
     scores, pixels = made.score(iter(frames), names)
     assert pixels is not None
-    assert (scores.shape, pixels.shape, pixels.dtype) == ((19,), (19, 48, 64), np.float16)
+    assert (scores.shape, pixels.shape, pixels.dtype) == ((19,), (19, 48, 64), np.float32)
     direct = LavidaModel.from_pretrained(folder).score([np.stack(frames[8:16])], [names])[0]
     np.testing.assert_allclose(scores[8:16], direct.frames, atol=1e-5)
     np.testing.assert_allclose(pixels[8:16], direct.pixels, atol=1e-3)

@@ -25,7 +25,7 @@ import vad_worlds
 from PIL import Image
 from sklearn import metrics as sklearn_metrics
 
-from aesampler.errors import AesamplerError, CorpusError, DetectorError, SourceError, WorkerError
+from aesampler.errors import AesamplerError, CorpusError, DetectorError, RecipeError, SourceError, WorkerError
 from aesampler.storage import Folder
 from lavida import detectors
 from lavida.detectors import Detector, Frame, Scored, Settings
@@ -266,6 +266,29 @@ def test_one_class_only_is_said_not_made_up(tmp_path: Path) -> None:
     assert "| oracle | - | - | - | - |" in (tmp_path / "out/table.md").read_text()
 
 
+def test_a_corrected_table_of_intervals_counts_at_once(tmp_path: Path) -> None:
+    vad_worlds.write_mp4(tmp_path / "set/a.mp4", vad_worlds.clip("a", 8).frames)
+    table = tmp_path / "set/intervals.csv"
+    settings = Evaluation(benchmark="folder", root=str(tmp_path / "set"), detector="reader", reference=False)
+    settings = settings.model_copy(update={"categories": ("x",)})
+    found = []
+    for line in ("a,0,2", "a,4,8"):
+        table.write_text(f"video,start,end\n{line}\n")
+        found.append(evaluate(settings, tmp_path / "out").positives)
+    assert found == [2, 4]
+    assert len(Reader.told) == 1  # nothing is scored again
+    vad_worlds.write_mp4(tmp_path / "set/a.mp4", vad_worlds.clip("a", 9).frames)
+    with pytest.raises(CorpusError, match=r"a.mp4: a video has another number of frames .*; got 9; allowed: 8"):
+        evaluate(settings, tmp_path / "out")
+
+
+def test_texts_have_no_say_where_classes_are_asked_one_by_one(tmp_path: Path) -> None:
+    world = vad_worlds.make("c-ave", tmp_path / "set")
+    with pytest.raises(RecipeError, match=r"class by class.*; got a red car; .*; leave out --anomaly"):
+        evaluate(asked(world, "reader", categories=("a red car",)), tmp_path / "out")
+    assert not Reader.told
+
+
 def test_texts_and_options_reach_the_detector(tmp_path: Path) -> None:
     world = vad_worlds.make("ped2", tmp_path / "set")
     evaluate(asked(world, "reader", categories=("a red car",), reference=False), tmp_path / "a")
@@ -396,6 +419,14 @@ def test_a_model_is_known_by_its_content(tmp_path: Path) -> None:
     settings = Evaluation(benchmark="ped2", root=".", detector="lavida", options={"model": str(tmp_path / "a")})
     assert settings.scoring()["options"] == {"model": {"folder": fingerprint(tmp_path / "a")}}
     assert str(tmp_path) not in json.dumps(settings.scoring())
+    weights = [tmp_path / name / "model.safetensors" for name in ("a", "b", "c")]
+    assert fingerprint(weights[0]) == fingerprint(weights[1]) != fingerprint(weights[2])
+    options = {"clip": str(tmp_path / "a"), "clip_pretrained": str(weights[0]), "model": "org/name"}
+    assert settings.model_copy(update={"options": options}).scoring()["options"] == {
+        "clip": {"folder": fingerprint(tmp_path / "a")},
+        "clip_pretrained": {"file": fingerprint(weights[0])},
+        "model": "org/name",
+    }
 
 
 def test_units_have_files_of_their_own() -> None:
@@ -516,6 +547,41 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("PYTHONPATH", f"{Path(__file__).parent}{os.pathsep}{plugin}")
         with Cluster(workers=2) as cluster:
             yield cluster
+
+
+def test_workers_are_not_more_than_can_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And find the files that a relative path names, wherever they start."""
+    from lavida.evaluate import cluster
+
+    dealt: list[tuple[Evaluation, int, bool]] = []
+
+    class Run:
+        def __init__(self, settings: Evaluation, units: Any, count: int, on_gpu: bool) -> None:
+            dealt.append((settings, count, on_gpu))
+
+        def files(self) -> Iterator[Any]:
+            return iter(())
+
+    there = {"CPU": 4.0, "GPU": 2.0}
+    monkeypatch.setattr(cluster, "_Run", Run)
+    monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: there)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    settings = Evaluation(
+        benchmark="c-sht",
+        root="set",
+        detector="lavida",
+        options={"model": "model", "coverage": "model"},
+        benchmark_options={"labels": "lost"},
+    )
+    units = [Unit(video=str(place)) for place in range(9)]
+    cluster.Cluster(workers=3).map(settings, units)
+    cluster.Cluster().map(settings, units[:1])
+    cluster.Cluster(workers=3).map(settings.model_copy(update={"device": "cpu"}), units)
+    assert [(count, on_gpu) for _, count, on_gpu in dealt] == [(2, True), (1, True), (3, False)]
+    sent = dealt[0][0]
+    assert (sent.root, sent.options) == (str(tmp_path / "set"), {"model": str(tmp_path / "model"), "coverage": "model"})
+    assert sent.benchmark_options == {"labels": "lost"}
 
 
 @pytest.mark.long

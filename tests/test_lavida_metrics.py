@@ -29,6 +29,7 @@ from lavida.metrics import (
     PixelAuc,
     average_precision,
     bootstrap,
+    bootstrap_mean,
     equal_error_rate,
     frame_auc,
     macro,
@@ -225,6 +226,38 @@ def test_a_bootstrap_leaves_out_draws_of_one_class() -> None:
     for videos, level in (([normal], 0.95), ([normal, anomalous], 1.0)):
         with pytest.raises(MetricError, match="two videos"):
             bootstrap(videos, level=level)
+
+
+def test_a_bootstrap_of_one_class_is_that_of_its_videos() -> None:
+    counts = [Counts.of(*drawn(seed, 60)) for seed in range(12)]
+    named = {f"{place:02d}": each for place, each in enumerate(counts)}
+    assert bootstrap_mean([named], resamples=100, seed=3) == bootstrap(counts, resamples=100, seed=3)
+
+
+def test_a_bootstrap_of_classes_draws_their_videos_together() -> None:
+    """Against the same draws, each class by concatenating what was drawn of its videos."""
+    from aesampler import rng
+
+    videos = {f"{place:02d}": drawn(place, 40) for place in range(9)}
+    judged = [list(videos)[:6], list(videos)[3:], list(videos)[:2]]
+    classes = [{name: Counts.of(*videos[name]) for name in names} for names in judged]
+    told = bootstrap_mean(classes, resamples=80, seed=5)
+    means = []
+    for draw in (rng.generator(5, "bootstrap").random((80, 9)) * 9).astype(int):
+        found = []
+        for names in judged:
+            own = [name for place in draw if (name := f"{place:02d}") in names]
+            labels = np.concatenate([videos[name][1] for name in own]) if own else np.zeros(0)
+            if 0 < labels.sum() < len(labels):
+                found.append(frame_auc(np.concatenate([videos[name][0] for name in own]), labels))
+        if found:
+            means.append(np.mean(found))
+    assert told.resamples == len(means)
+    assert (told.low, told.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+    with pytest.raises(MetricError, match="two videos"):
+        bootstrap_mean([{"a": classes[0]["00"]}])
+    with pytest.raises(MetricError, match="no draw"):
+        bootstrap_mean([{name: Counts.of(np.arange(3.0), np.zeros(3)) for name in "ab"}])
 
 
 # -- pixels ----------------------------------------------------------------------------------------------------------

@@ -22,10 +22,11 @@ from training_runs import keys, launch, losses
 from aesampler import Corpus
 from aesampler.errors import RecipeError
 from lavida.model import LavidaModel
-from lavida.training import load_model, loss, parallel
+from lavida.training import checkpoint, load_model, loss, parallel
 from lavida.training.loss import LossSettings
 from lavida.training.optimizer import OptimizerSettings, build_optimizer
 from lavida.training.parallel import ParallelSettings, World, joined, micro_step, seed, spread
+from lavida.training.validation import Lists, Validation, ValidationSettings
 
 STEPS = training_runs.TINY["steps"]
 
@@ -109,7 +110,8 @@ def test_four_processes_are_one(folder: Path, alone: Path) -> None:
 @pytest.mark.long
 def test_sharded_processes_are_one(folder: Path, alone: Path) -> None:
     """With activation checkpointing, too."""
-    sharded = run(folder, "sharded", processes=2, parallel={"mode": "fsdp", "activation_checkpointing": True})
+    mode = {"mode": "fsdp", "activation_checkpointing": True}
+    sharded = run(folder, "sharded", processes=2, parallel=mode, **VALIDATED)
     close(alone, sharded)
     files = sorted(path.name[:11] for path in (sharded / f"checkpoints/step-{STEPS:08d}").glob("*.safetensors"))
     assert files == ["shard-00001", "shard-00002"]
@@ -183,6 +185,33 @@ def test_a_tied_head_stays_tied(folder: Path, group: None) -> None:
         optimizer.step()
         assert model.mllm.get_output_embeddings().weight is model.mllm.get_input_embeddings().weight
     torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_validation_leaves_a_sharded_model_to_be_saved(folder: Path, group: None) -> None:
+    """FSDP2 keeps the root's weights whole after a forward pass, and their moments would be missing."""
+    samples = list(Corpus.open(folder / "corpus").stream("train", epoch_samples=2))
+    model = LavidaModel.tiny(0).train()
+    parallel._sharded(model, World())
+    optimizer = build_optimizer(model, OptimizerSettings())
+    batch, settings = model.collator(training=True).samples_to_batch(samples), LossSettings()
+    with micro_step(model, last=True):
+        loss.total(loss.terms(model(batch), batch, settings), loss.counts(batch), settings).backward()
+    optimizer.step()
+    whole = len(checkpoint._moments(model, optimizer))
+    assert whole == 3 * len(model.trained_parameters())
+    with torch.no_grad(), micro_step(model, last=True):
+        model.eval()(batch)
+    with pytest.raises(RuntimeError, match="the optimizer does not know"):
+        checkpoint._moments(model, optimizer)
+    scored = Validation(
+        [str(folder / "corpus")],
+        ValidationSettings(samples=2, lists={"cap": Lists()}),
+        model.collator(training=False).samples_to_batch,
+        seed=0,
+    )
+    with micro_step(model, last=True):
+        assert scored(model)["cap/frames"]
+    assert len(checkpoint._moments(model, optimizer)) == whole
 
 
 def test_a_process_alone_is_a_world(monkeypatch: pytest.MonkeyPatch) -> None:

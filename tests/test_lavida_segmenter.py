@@ -140,6 +140,7 @@ def test_a_bfloat16_encoder_leaves_the_decoder_in_float32(frames: Tensor) -> Non
     tensors = (features.image, features.decoded, *features.fine, features.place, found.masks, found.iou, found.objects)
     assert {tensor.dtype for tensor in tensors} == {torch.float32}
     assert (features.image - exact.image).norm() < 0.05 * exact.image.norm()
+    assert torch.equal(features.place, exact.place)
 
 
 def test_the_seed_alone_draws_a_tiny_one(frames: Tensor) -> None:

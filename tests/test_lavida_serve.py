@@ -235,6 +235,19 @@ def test_what_is_too_large(served: Served) -> None:
     assert list(served.runs.folder.iterdir()) == []
 
 
+def test_uploads_on_their_way_wait_too(served: Served, clip: Path) -> None:
+    rooms = [served.runs.room() for _ in range(2)]  # one in work, one that waits
+    status, told = served.told("POST", "/jobs?anomaly=x&name=a.mp4", clip.read_bytes())
+    assert (status, told["error"]) == (503, "too many videos are waiting; got 2; try again when one of them is done")
+    for room in rooms:
+        served.runs.give_up(room)
+    for _ in range(3):  # what was refused takes no place
+        assert served.told("POST", "/jobs?anomaly=x&name=a.mp4", b"no video")[0] == 422
+        assert served.told("POST", "/jobs?anomaly=x&name=a.mp4", b"")[0] == 422
+    _, told = served.told("POST", "/jobs?anomaly=x&name=a.mp4", clip.read_bytes())
+    assert served.done(told["id"])["state"] == "done"
+
+
 def test_what_is_not_said_or_too_much(served: Served, clip: Path) -> None:
     assert served.told("POST", "/jobs?name=a.mp4&anomaly=%20", clip.read_bytes()) == (
         422,

@@ -36,6 +36,22 @@ def test_a_real_avi(real_data: Path) -> None:
     assert all(np.array_equal(frame, every[place]) for frame, place in zip(found, (0, 17, 35), strict=True))
 
 
+def test_a_title_that_is_not_in_utf_8(tmp_path: Path) -> None:
+    import av
+
+    with av.open(str(tmp_path / "a.avi"), "w") as file:
+        file.metadata["title"] = "EEEE"
+        stream = file.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(3):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), dtype=np.uint8), format="rgb24")))
+        file.mux(stream.encode())
+    written = (tmp_path / "a.avi").read_bytes()
+    assert written.count(b"EEEE") == 1
+    (tmp_path / "a.avi").write_bytes(written.replace(b"EEEE", "\u00e9t\u00e9!".encode("latin-1")))
+    assert len(list(video.frames(tmp_path / "a.avi"))) == 3
+
+
 def test_a_folder_of_pictures(tmp_path: Path) -> None:
     for place in (10, 2, 1):
         Image.fromarray(np.full((4, 6), place, dtype=np.uint8)).save(tmp_path / f"{place}.tif")

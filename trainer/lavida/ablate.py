@@ -105,6 +105,9 @@ class Grid(_Strict):
         folders = [row.folder for row in self.rows]
         if len(set(names)) < len(names) or len(set(folders)) < len(folders) or REFERENCE in folders:
             raise ValueError(f"rows have names of their own, and none is {REFERENCE!r}")
+        benchmarks = [column.benchmark for column in self.columns]
+        if len(set(benchmarks)) < len(benchmarks):
+            raise ValueError("a benchmark is one column: give a grid for each of its metrics")
         scored = [row.name for row in self.rows if row.of is None]
         for row in self.rows:
             if row.of is not None and row.of not in scored:
@@ -252,7 +255,7 @@ def ablate(
     ordered = sorted(grid.rows, key=lambda row: row.of is not None)  # what others take the answers of comes first
     cells = {
         (row.name, column.benchmark): Cell(
-            value=run.value(row, column, models.get(row.name)), published=_published(row, column)
+            value=run.value(row, column, models.get(row.of or row.name)), published=_published(row, column)
         )
         for column in columns
         for row in ordered
@@ -301,10 +304,10 @@ class _Run:
         return {name: trained(there[row]) for name, row in wanted.items()}
 
     def value(self, row: Line, column: Column, model: Path | None) -> float | None:
-        """The figure of a cell, in percent."""
+        """The figure of a cell, in percent. model: trained for the row, or the one whose answers it takes."""
         if row.of is not None:
             source = next(other for other in self._grid.rows if other.name == row.of)
-            settings = self._settings(source, column, None)
+            settings = self._settings(source, column, model)
             figures = refused(settings, self._place(source.folder, column), weights=row.weights, sigma=row.sigma)
             return _percent(figures.metrics, column, settings)
         settings = self._settings(row, column, model)

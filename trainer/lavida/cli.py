@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -29,6 +30,9 @@ from aesampler.progress import Reporter
 if TYPE_CHECKING:
     from lavida.detectors import Detector
     from lavida.evaluate import Executor
+
+FAILED = 3
+"""The exit code of work that was done in part."""
 
 
 def main() -> None:
@@ -71,6 +75,17 @@ def _with(*options: Callable[..., Any]) -> Callable[..., Any]:
     return lambda command: functools.reduce(lambda made, option: option(made), reversed(options), command)
 
 
+_TAKEN = frozenset({"name", "root"})
+"""What no NAME=VALUE may be called: which detector or benchmark is meant, and where its data lies."""
+
+
+def _finite(context: click.Context, parameter: click.Parameter, given: float | None) -> float | None:
+    """A number that is one: click lets "nan" and "inf" through its ranges."""
+    if given is not None and not math.isfinite(given):
+        raise click.BadParameter(f"{given} is no number to compare with", context, parameter)
+    return given
+
+
 def _pairs(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
     """NAME=VALUE options as a mapping; a value is read as YAML: 3, 0.5, true, [1, 2], text."""
     found: dict[str, Any] = {}
@@ -78,6 +93,8 @@ def _pairs(context: click.Context, parameter: click.Parameter, given: tuple[str,
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise click.BadParameter(f"{pair!r} is not NAME=VALUE", context, parameter)
+        if name.strip() in _TAKEN:
+            raise click.BadParameter(f"{name.strip()} is given by an option of its own", context, parameter)
         try:
             found[name.strip()] = yaml.safe_load(value)
         except yaml.YAMLError as error:
@@ -103,10 +120,12 @@ detector_options = click.option(
 )
 ray_options = _with(
     click.option(
-        "--ray", "on_ray", is_flag=True, help="Spread the videos over Ray workers, one a GPU where there are any."
+        "--ray", "on_ray", is_flag=True, help="Spread the work over Ray workers, one a GPU where there are any."
     ),
     click.option(
-        "--workers", type=click.IntRange(min=1), help="Ray: videos in hand at once; default: one a GPU, or a CPU."
+        "--workers",
+        type=click.IntRange(min=1),
+        help="Ray: how many work at once; at most, and by default, one a GPU, or a CPU.",
     ),
     click.option(
         "--address", help="Ray: the cluster to join, `auto` for this machine's; default: Ray is started here."
@@ -243,7 +262,9 @@ def evaluate(
         bootstrap=bootstrap,
         seed=seed,
     )
-    target = Path(out or f"evaluations/{benchmark}-{detector}")
+    # Sets of people's own all have one name, and videos of any.
+    place = f"{benchmark}-{Path(root).resolve().name}" if benchmark == "folder" else benchmark
+    target = Path(out or f"evaluations/{place}-{detector}")
     with _executor(on_ray, workers, address) as executor, Reporter(quiet=as_json) as progress:
         outcome = judging.evaluate(settings, target, fresh=fresh, executor=executor, progress=progress)
     if as_json:
@@ -335,7 +356,7 @@ def benchmarks_(name: str | None, root: str | None, options: dict[str, Any], as_
         _print(table)
         return 0
     if root is not None:
-        faults = benchmarks.open_benchmark(name, root, **options).check()
+        faults = benchmarks.check(name, root, **options)
         if as_json:
             _print_json({"benchmark": name, "faults": faults})
         else:
@@ -376,20 +397,35 @@ def benchmarks_(name: str | None, root: str | None, options: dict[str, Any], as_
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="The folder of the answers.")
 @click.option("--detector", default="lavida", show_default=True, help="lavida, anyanomaly, clip, motion, or another.")
 @_with(model_option, detector_options, device_option)
-@click.option("--threshold", type=float, help="The score from which something is an anomaly; default: the detector's.")
 @click.option(
-    "--gap", "gap_s", type=click.FloatRange(min=0), default=0.5, show_default=True, help="Seconds that do not part."
+    "--threshold",
+    type=float,
+    callback=_finite,
+    help="The score from which something is an anomaly; default: the detector's.",
+)
+@click.option(
+    "--gap",
+    "gap_s",
+    type=click.FloatRange(min=0),
+    callback=_finite,
+    default=0.5,
+    show_default=True,
+    help="Seconds that do not part.",
 )
 @click.option(
     "--shortest",
     "min_s",
     type=click.FloatRange(min=0),
+    callback=_finite,
     default=0.2,
     show_default=True,
     help="Seconds of an interval, at least.",
 )
 @click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), help="Look no longer; Ctrl-C ends a camera too."
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=_finite,
+    help="Look no longer; Ctrl-C ends a camera too.",
 )
 @click.option("--no-overlay", is_flag=True, help="Write no overlay.mp4.")
 @click.option(
@@ -412,7 +448,7 @@ def detect(
     peaks: int,
     as_json: bool,
     debug: bool,
-) -> None:
+) -> int:
     """Find anomalies in VIDEOS: files, folders of frames, addresses of cameras (rtsp, http) or directories of these."""
     from lavida import detect as detecting
 
@@ -427,13 +463,19 @@ def detect(
     )
     detecting.find_sources(videos)  # what is not there is said before a model is loaded
     judge = _detector(detector, model, device, options)
+    faults: list[str] = []
+
+    def failed(name: str, error: AesamplerError) -> None:
+        faults.append(name)
+        click.echo(f"lavida: {name}: {error}", err=True)
+
     with Reporter(quiet=as_json) as progress:
-        answers = detecting.detect(videos, job, Path(out), judge, progress)
+        answers = detecting.detect(videos, job, Path(out), judge, progress, failed)
     if as_json:
         _print_json(
             [told.to_json() | {"files": {name: str(path) for name, path in told.files.items()}} for told in answers]
         )
-        return
+        return FAILED if faults else 0
     for told in answers:
         intervals = _counted(len(told.intervals), "interval")
         click.echo(f"{told.name}: {told.frames:,} frames, {told.seconds:.1f} s, {told.ended}; {intervals}")
@@ -442,6 +484,9 @@ def detect(
         for name, value in told.notes.items():
             click.echo(f"  {name}: {value}")
     click.echo(f"{out}: scores, intervals, timeline{'' if no_overlay else ' and overlay'}")
+    if faults:
+        click.echo(f"{_counted(len(faults), 'video')} without an answer: {', '.join(faults)}")
+    return FAILED if faults else 0
 
 
 @cli.command()
@@ -489,10 +534,12 @@ def _detector_options(name: str, model: str | None, options: dict[str, Any]) -> 
 
 
 def _detector(name: str, model: str | None, device: str | None, options: dict[str, Any]) -> Detector:
-    from lavida.detectors import load_detector
+    from lavida.detectors import find, load_detector
 
     given = _detector_options(name, model, options)
-    return load_detector(name, **given, **({"device": device} if device is not None else {}))
+    if device is not None and "device" in find(name).settings.model_fields:
+        given = {"device": device} | given
+    return load_detector(name, **given)
 
 
 def _refuse_without_ray(on_ray: bool, workers: int | None, address: str | None) -> None:

@@ -4,7 +4,8 @@
 open_clip's own format (`open_clip_config.json` beside the weights), or such a folder on the Hugging Face hub. `save`
 writes that format, so that what a checkpoint of ours holds is read by open_clip too. Weights are loaded without
 executing anything that they hold. OpenAI's weights were made with QuickGELU: it is switched on where a tag says so
-(open_clip itself only warns, and the vectors are then subtly wrong).
+(open_clip itself only warns, and the vectors are then subtly wrong). A file of them says nothing: it wants
+`ViT-B-32-quickgelu`.
 
 Shapes: n names or pictures, D width of the joint space (512 for ViT-B-32), H, W, S pixels.
 """
@@ -113,6 +114,10 @@ class Clip(nn.Module):
         tokenizer = open_clip.SimpleTokenizer(context_length=model_cfg["text_cfg"]["context_length"])
         return cls(made, tokenizer, config, images=images)
 
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode: some text towers have dropout, and vectors of names are kept."""
+        return super().train(False)
+
     @property
     def device(self) -> torch.device:
         """Where the parameters lie."""
@@ -211,6 +216,7 @@ def _source(open_clip: Any, model: str, pretrained: str | None) -> str:
 
 
 def _create(open_clip: Any, name: str, source: str, *, weights: bool) -> tuple[nn.Module, dict[str, Any]]:
+    tag: Mapping[str, Any] = {}
     try:
         config = open_clip.get_model_config(name)
         tag = open_clip.get_pretrained_cfg(name, source) if source and not Path(source).is_file() else {}
@@ -228,11 +234,13 @@ def _create(open_clip: Any, name: str, source: str, *, weights: bool) -> tuple[n
     except (RuntimeError, OSError, KeyError, ValueError, AssertionError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
         where = name.removeprefix("local-dir:").removeprefix("hf-hub:")
+        # A file does not say which activation it wants.
+        file = f"a file with {name}-quickgelu" if tag.get("quick_gelu") and "quickgelu" not in name else "a file"
         raise ModelError(
             f"the weights of this CLIP cannot be loaded: {reason}",
             where=where,
             got=source or None,
-            do="download them elsewhere and give a folder or file; TorchScript and pickled objects are refused",
+            do=f"download them elsewhere and give a folder, or {file}; TorchScript and pickled objects are refused",
         ) from error
     if tag.get("quick_gelu"):
         config["quick_gelu"] = True

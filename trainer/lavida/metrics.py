@@ -263,24 +263,72 @@ def bootstrap(
             "a bootstrap draws from two videos at least, once at least, and its level lies within 0 and 1",
             got=f"{len(videos)} videos, {resamples} resamples, level {level}",
         )
-    whole = Counts.merged(videos)
-    places = np.concatenate([np.searchsorted(whole.scores, video.scores) for video in videos])
-    sizes = [video.scores.size for video in videos]
-    positives = np.concatenate([video.positives for video in videos])
-    negatives = np.concatenate([video.negatives for video in videos])
+    pool = _Pool(videos)
     draws = rng.generator(seed, "bootstrap").random((resamples, len(videos)))
     values = []
     for draw in (draws * len(videos)).astype(np.int64):
-        times = np.repeat(np.bincount(draw, minlength=len(videos)), sizes)
-        drawn = Counts(
-            scores=whole.scores,
-            positives=_summed(places, positives * times, whole.scores.size),
-            negatives=_summed(places, negatives * times, whole.scores.size),
-        ).without_empty()
+        drawn = pool.drawn(np.bincount(draw, minlength=len(videos)))
         if all(drawn.totals):
             values.append(metric(drawn))
+    return _percentiles(values, level, f"{len(videos)} videos")
+
+
+def bootstrap_mean(
+    classes: Sequence[Mapping[str, Counts]],
+    metric: Metric = Counts.auc,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """The percentile interval of a metric's mean over classes when whole videos are drawn again. classes: of each, the
+    counts of its videos by name.
+
+    A video is drawn for all classes that judge it together, since their values rise and fall with it. A class of which
+    a draw holds no positive, or no negative, is left out of that draw's mean (a class of one anomalous video is, in a
+    third of all draws), and a draw without any class is not counted in `resamples`. Raises MetricError as `bootstrap`.
+    """
+    names = sorted({name for videos in classes for name in videos})
+    if len(names) < 2 or resamples < 1 or not 0 < level < 1:
+        raise MetricError(
+            "a bootstrap draws from two videos at least, once at least, and its level lies within 0 and 1",
+            got=f"{len(names)} videos, {resamples} resamples, level {level}",
+        )
+    number = {name: place for place, name in enumerate(names)}
+    pools = [(_Pool(list(videos.values())), [number[name] for name in videos]) for videos in classes]
+    draws = rng.generator(seed, "bootstrap").random((resamples, len(names)))
+    values = []
+    for draw in (draws * len(names)).astype(np.int64):
+        times = np.bincount(draw, minlength=len(names))
+        found = [drawn for pool, places in pools if all((drawn := pool.drawn(times[places])).totals)]
+        if found:
+            values.append(float(np.mean([metric(drawn) for drawn in found])))
+    return _percentiles(values, level, f"{len(names)} videos")
+
+
+class _Pool:
+    """Videos from which some are drawn again and again."""
+
+    def __init__(self, videos: Sequence[Counts]) -> None:
+        self._scores = Counts.merged(videos).scores
+        self._places = np.concatenate([np.searchsorted(self._scores, video.scores) for video in videos])
+        self._sizes = [video.scores.size for video in videos]
+        self._positives = np.concatenate([video.positives for video in videos])
+        self._negatives = np.concatenate([video.negatives for video in videos])
+
+    def drawn(self, times: Integers) -> Counts:
+        """The counts of each video as often as `times` says, int64 [videos]."""
+        each = np.repeat(times, self._sizes)
+        return Counts(
+            scores=self._scores,
+            positives=_summed(self._places, self._positives * each, self._scores.size),
+            negatives=_summed(self._places, self._negatives * each, self._scores.size),
+        ).without_empty()
+
+
+def _percentiles(values: Sequence[float], level: float, of: str) -> Interval:
     if not values:
-        raise MetricError("no draw of a bootstrap holds both classes", got=f"{len(videos)} videos")
+        raise MetricError("no draw of a bootstrap holds both classes", got=of)
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(low=float(low), high=float(high), level=level, resamples=len(values))
 

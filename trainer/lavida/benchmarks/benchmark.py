@@ -173,6 +173,8 @@ class Benchmark(BaseModel, ABC):
     """What the whole set holds: videos, and where it is known frames and anomalous frames."""
     pixel_masks: ClassVar[bool] = False
     """Whether the set has masks."""
+    own: ClassVar[bool] = False
+    """Whether the ground truth is the user's own, who may correct it between two evaluations."""
 
     root: Path
     categories: tuple[str, ...]

@@ -47,6 +47,7 @@ ROOT/
   anything/monday.mp4 ...          files, or folders of pictures
 """
     protocol: ClassVar[str] = "all frames of all videos of the folder"
+    own: ClassVar[bool] = True
 
     categories: tuple[str, ...] = Field(
         default=(), description="what to look for; default: the classes of the CSV, in its order"

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from aesampler.errors import AesamplerError, BadRecord, DetectorError
 from lavida.detect.answer import Answer, Job, answer
 from lavida.detect.intervals import Interval, Threshold, find_intervals
 from lavida.detect.peaks import Seen
@@ -49,14 +50,22 @@ def detect(
     out: Path,
     detector: Detector,
     progress: Callable[[str, int, int], None] | None = None,
+    failed: Callable[[str, AesamplerError], None] | None = None,
 ) -> list[Answer]:
     """Score every video in `given`; the answer of the only one lies in `out`, of several in a folder each.
 
-    Raises SourceError where there is no video, BadRecord where one cannot be read, DetectorError.
+    failed: told the name of one of several that cannot be read or scored, and why; the others go on. Raises SourceError
+    where there is no video; BadRecord, DetectorError for the only one, or where nobody is to be told.
     """
     sources = find_sources(given)
+    if len(sources) == 1:
+        return [answer(sources[0], job, out, detector, progress)]
     told = []
     for source in sources:
-        folder = out if len(sources) == 1 else out / source.name
-        told.append(answer(source, job, folder, detector, progress))
+        try:
+            told.append(answer(source, job, out / source.name, detector, progress))
+        except (BadRecord, DetectorError) as error:
+            if failed is None:
+                raise
+            failed(source.name, error)
     return told

@@ -39,6 +39,8 @@ from lavida.detect.peaks import Peaks, Pixels, Seen
 from lavida.detect.sources import Source
 from lavida.detectors import Detector, Scored
 
+FILES = ("scores.csv", "scores.parquet", "intervals.json", "timeline.png", "overlay.mp4", "details.jsonl")
+"""What a video's folder may hold."""
 EVERY = 5
 """Frames between two words of progress."""
 
@@ -54,10 +56,10 @@ class Job(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     anomalies: tuple[str, ...]
-    threshold: float | None = None
-    gap_s: float = Field(0.5, ge=0)
-    min_s: float = Field(0.2, ge=0)
-    seconds: float | None = Field(None, gt=0)
+    threshold: float | None = Field(None, allow_inf_nan=False)
+    gap_s: float = Field(0.5, ge=0, allow_inf_nan=False)
+    min_s: float = Field(0.2, ge=0, allow_inf_nan=False)
+    seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
     overlay: bool = True
     peaks: int = Field(6, ge=0, le=12)
     formats: tuple[str, ...] = ()
@@ -113,6 +115,8 @@ def answer(
             shown = stack.enter_context(video.footage(source.place, formats=job.formats))
         except OSError as error:
             raise SourceError(f"it cannot be reached: {error.strerror or error}", where=source.name) from error
+        for name in FILES:  # what an earlier run left is no answer to this one
+            (folder / name).unlink(missing_ok=True)
         table = stack.enter_context((folder / "scores.csv").open("w", encoding="utf-8", newline=""))
         details = stack.enter_context(_Details(folder / "details.jsonl"))
         stopped = stack.enter_context(_until_interrupted() if shown.live else contextlib.nullcontext(threading.Event()))
@@ -251,8 +255,7 @@ class _Run:
             ended=self.ended,
         )
         self._write(told, scores, times, Folder.at(folder))
-        names = ("scores.csv", "scores.parquet", "intervals.json", "timeline.png", "overlay.mp4", "details.jsonl")
-        told.files.update({name: folder / name for name in names if (folder / name).exists()})
+        told.files.update({name: folder / name for name in FILES if (folder / name).exists()})
         return told
 
     def _threshold(self, scores: npt.NDArray[np.float32]) -> Threshold:
@@ -285,14 +288,13 @@ class _Run:
 
 
 class _Details:
-    """A file of JSON lines that appears with its first line; one of an earlier run is removed."""
+    """A file of JSON lines that appears with its first line."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: TextIO | None = None
 
     def __enter__(self) -> _Details:
-        self._path.unlink(missing_ok=True)
         return self
 
     def __exit__(self, *ended: object) -> None:

@@ -35,8 +35,8 @@ class Threshold:
 
     @classmethod
     def given(cls, high: float, rule: str) -> Threshold:
-        """A threshold on a scale from 0."""
-        return cls(high=high, low=KEPT * high, rule=rule)
+        """A threshold on a scale from 0; below it (cosines may be) an interval keeps to where it begins."""
+        return cls(high=high, low=min(high, KEPT * high), rule=rule)
 
     @classmethod
     def robust(cls, scores: Scores) -> Threshold:

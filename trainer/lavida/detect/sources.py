@@ -4,8 +4,8 @@ of these.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +30,14 @@ class Source:
 def find_sources(given: Sequence[str]) -> list[Source]:
     """The videos of all that was given, in that order, a directory's sorted. Raises SourceError where there is none."""
     places = [place for each in given for place in _expand(each)]
-    taken: Counter[str] = Counter()
+    taken: set[str] = set()
     found = []
     for place in places:
         name = _name(place)
-        taken[name] += 1
-        found.append(Source(name=name if taken[name] == 1 else f"{name}-{taken[name]}", place=place))
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        free = next(each for each in itertools.chain([name], numbered) if each not in taken)
+        taken.add(free)
+        found.append(Source(name=free, place=place))
     return found
 
 

@@ -54,7 +54,7 @@ class LavidaSettings(Settings):
 
 
 class Lavida(Detector):
-    """The trained model; see the module. Pixel scores are float16, the probability of the mask at the frame's size."""
+    """The trained model; see the module. Pixel scores are float32, the probability of the mask at the frame's size."""
 
     name = "lavida"
     settings = LavidaSettings
@@ -110,14 +110,14 @@ class Lavida(Detector):
     def _scored(
         self, windows: Sequence[Sequence[Frame]], categories: tuple[str, ...]
     ) -> tuple[Scores, PixelScores | None]:
-        """The scores of all windows' frames, one window after the other: float32 [n], float16 [n, H, W]."""
+        """The scores of all windows' frames, one window after the other: float32 [n], float32 [n, H, W]."""
         scores, pixels = [], []
         for batch in chunked(windows, self.options.batch):
             clips = [np.stack(window) for window in batch]
             for each in self.model.score(clips, [categories] * len(clips), pixels=self.pixel, collator=self._collator):
                 scores.append(each.frames)
                 if each.pixels is not None:
-                    pixels.append(each.pixels.astype(np.float16))
+                    pixels.append(each.pixels)
         return np.concatenate(scores), np.concatenate(pixels) if pixels else None
 
 

@@ -30,20 +30,22 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskErr
 
 from aesampler.errors import AesamplerError, StorageError, WorkerError
 from lavida.evaluate.scoring import Judge, Unit
-from lavida.evaluate.settings import Settings
+from lavida.evaluate.settings import MODELS, Settings
 from lavida.evaluate.store import Encoded, encode
 
 LOSSES = 3
 """Workers that one video may lose."""
-LOOK_EVERY_S = 5.0
-"""How often free GPUs and CPUs of a cluster, which may grow, are looked for."""
+WAIT_S = 5.0
+"""How long Ray is waited for at a time, so that Ctrl-C is heard."""
+PATHS = (*MODELS, "labels")
+"""Options that may be a path. Workers on a cluster start in another folder than we."""
 
 
 class Cluster:
     """See the module; used in a `with` block.
 
-    workers: videos in hand at once; default: one a GPU, or a CPU where there is none. address: see
-    lavida.training.cluster.session.
+    workers: videos in hand at once, at most one a GPU, or a CPU where there is none, which is the default. address:
+    see lavida.training.cluster.session.
     """
 
     def __init__(self, workers: int | None = None, address: str | None = None) -> None:
@@ -71,8 +73,9 @@ class Cluster:
         there = ray.cluster_resources()  # type: ignore[no-untyped-call]
         gpus, cpus = int(there.get("GPU", 0)), max(1, int(there.get("CPU", 1)))
         on_gpu = gpus > 0 and settings.device != "cpu"
-        count = min(len(units), self._workers or (gpus if on_gpu else cpus))
-        return _Run(settings.model_copy(update={"root": os.path.abspath(settings.root)}), units, count, on_gpu).files()
+        room = gpus if on_gpu else cpus  # a worker above that would never start, and its video never end
+        count = min(len(units), room, self._workers or room)
+        return _Run(_absolute(settings), units, count, on_gpu).files()
 
 
 class _Worker:
@@ -118,7 +121,7 @@ class _Run:
                 while self._waiting and self._idle:
                     unit, worker = self._waiting.popleft(), self._idle.pop()
                     self._flying[worker.score.remote(unit)] = unit, worker
-                ready, _ = ray.wait(list(self._flying), timeout=LOOK_EVERY_S)
+                ready, _ = ray.wait(list(self._flying), timeout=WAIT_S)
                 for ref in ready:
                     unit, worker = self._flying.pop(ref)
                     files = self._settle(ref, unit, worker)
@@ -154,6 +157,16 @@ class _Run:
             ) from error
         self._waiting.appendleft(unit)
         self._idle.append(self._kind.remote(self._sent))
+
+
+def _absolute(settings: Settings) -> Settings:
+    """The settings with absolute paths, of options where there is such a file or folder."""
+    changed: dict[str, Any] = {"root": os.path.abspath(settings.root)}
+    for part in ("options", "benchmark_options"):
+        given: dict[str, Any] = getattr(settings, part)
+        found = {name: given[name] for name in PATHS if isinstance(given.get(name), str)}
+        changed[part] = given | {name: os.path.abspath(path) for name, path in found.items() if os.path.exists(path)}
+    return settings.model_copy(update=changed)
 
 
 def _line(error: BaseException) -> str:

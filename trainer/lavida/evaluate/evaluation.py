@@ -11,6 +11,7 @@ import numpy as np
 
 from aesampler.errors import CorpusError
 from aesampler.storage import Folder
+from lavida.benchmarks import Benchmark
 from lavida.detectors import settings_of
 from lavida.detectors.anyanomaly.fusion import fuse, smooth
 from lavida.evaluate.outcome import Outcome, write
@@ -119,10 +120,7 @@ def _judged(
         held = {unit: change(done) for unit, done in held.items()}
     placed = [(unit, category) for category in judge.benchmark.classes or (None,) for unit in judge.of(category, units)]
     scores = [held[unit].scores for unit, _ in placed]
-    labels = [
-        held[unit].labels if category == unit.category else judge.benchmark.video(unit.video, category).labels
-        for unit, category in placed
-    ]
+    labels = [_labels(judge.benchmark, unit, category, held[unit]) for unit, category in placed]
     tuned = None
     if settings.tune_on_test:
         parts = [held[unit].parts for unit, _ in placed]
@@ -143,6 +141,24 @@ def _judged(
         tuned=tuned,
     )
     return told, rows
+
+
+def _labels(benchmark: Benchmark, unit: Unit, category: str | None, held: VideoScores) -> Labels:
+    """The labels of a unit in the protocol of a class: those that were saved with its scores, but of a user's own set
+    those that its table says now.
+    """
+    if category == unit.category and not benchmark.own:
+        return held.labels
+    labels = benchmark.video(unit.video, category).labels
+    if len(labels) != len(held.scores):
+        raise CorpusError(
+            "a video has another number of frames than when it was scored",
+            where=unit.video,
+            got=len(labels),
+            allowed=len(held.scores),
+            do="give another --out, or --fresh to start over",
+        )
+    return labels
 
 
 def _worth(scores: Sequence[Scores], labels: Sequence[Labels], classes: Sequence[str | None], metric: str) -> float:

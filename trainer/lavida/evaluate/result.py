@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from aesampler.errors import MetricError
-from lavida.metrics import METRICS, Counts, PixelAuc, bootstrap, macro
+from lavida.metrics import METRICS, Counts, PixelAuc, bootstrap, bootstrap_mean, macro
 
 NAMES: Mapping[str, str] = {
     "frame_auc": "auc",
@@ -111,24 +111,29 @@ def figures(
 ) -> Figures:
     """The figures of the rows of a benchmark. pixels: of each row under None, or of a class's rows under its name."""
     found = _Wanted()
-    drawn: dict[str, list[Counts]] = {}
+    intervals: dict[str, tuple[float, float]] = {}
     per_class: dict[str, dict[str, float | None]] = {}
     whole = None
     planes = pixels or {}
     if classes:
+        judged = []
         for name in classes:
-            inner, _ = _micro([row.counts for row in rows if row.category == name], planes.get(name, ()))
+            own = [row for row in rows if row.category == name]
+            inner, drawn = _micro([row.counts for row in own], planes.get(name, ()))
             per_class[name] = inner.values
             found.undefined |= {f"{name}: {metric}": why for metric, why in inner.undefined.items()}
+            judged.append({row.video: counts for row, counts in zip(own, drawn["frame_auc"], strict=True)})
         found.values = _means(list(per_class.values()))
+        intervals = _mean_intervals(found, judged, resamples, seed)
     else:
         counts = [row.counts for row in rows]
         whole = Counts.merged(counts)
         found, drawn = _micro(counts, planes.get(None, ()))
+        intervals = _intervals(found, drawn, resamples, seed)
     return Figures(
         detector=detector,
         metrics=found.values,
-        intervals=_intervals(found, drawn, resamples, seed),
+        intervals=intervals,
         undefined=found.undefined,
         classes=per_class,
         videos=[_video(row) for row in rows],
@@ -165,6 +170,17 @@ def _intervals(
     for name, videos in drawn.items():
         if resamples and len(videos) > 1 and found.values[name] is not None:
             told = bootstrap(videos, METRICS[NAMES.get(name, "auc")], resamples=resamples, seed=seed)
+            intervals[name] = (told.low, told.high)
+    return intervals
+
+
+def _mean_intervals(
+    found: _Wanted, judged: Sequence[Mapping[str, Counts]], resamples: int, seed: int
+) -> dict[str, tuple[float, float]]:
+    intervals = {}
+    for name, inner in NAMES.items():
+        if resamples and found.values[name] is not None and len({video for videos in judged for video in videos}) > 1:
+            told = bootstrap_mean(judged, METRICS[inner], resamples=resamples, seed=seed)
             intervals[name] = (told.low, told.high)
     return intervals
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from aesampler.errors import SourceError
+from aesampler.errors import RecipeError, SourceError
 from lavida.benchmarks import Benchmark, Video, open_benchmark
 from lavida.detectors import Detector, find, load_detector
 from lavida.metrics import PixelAuc
@@ -64,6 +64,14 @@ class Judge:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.benchmark: Benchmark = open_benchmark(settings.benchmark, settings.root, **settings.benchmark_options)
+        if settings.categories is not None and self.benchmark.classes:
+            raise RecipeError(
+                "this benchmark is evaluated class by class, each by its own name",
+                where=settings.benchmark,
+                got=", ".join(settings.categories),
+                allowed=", ".join(self.benchmark.classes),
+                do="leave out --anomaly",
+            )
         self._detector: Detector | None = None
 
     @property

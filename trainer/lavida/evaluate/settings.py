@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SAMPLE_BYTES = 1 << 20
 """Bytes at either end of a file that stand for it: a checkpoint may weigh 16 GB."""
+MODELS = ("model", "clip", "pretrained", "clip_pretrained")
+"""Options of detectors that may be the path of a model."""
 REFERENCE = "motion"
 """The detector whose result stands beside every other."""
 
@@ -43,11 +45,14 @@ class Settings(BaseModel):
     seed: int = 0
 
     def scoring(self) -> dict[str, Any]:
-        """What the scores depend on, as JSON; a model in a local folder is known by its content, not its place."""
+        """What the scores depend on, as JSON; a model in a local folder or file is known by its content, not its
+        place.
+        """
         options = dict(self.options)
-        model = options.get("model")
-        if isinstance(model, str) and Path(model).is_dir():
-            options["model"] = {"folder": fingerprint(Path(model))}
+        for name in MODELS:
+            place = options.get(name)
+            if isinstance(place, str) and Path(place).exists():
+                options[name] = {"folder" if Path(place).is_dir() else "file": fingerprint(Path(place))}
         return {
             "benchmark": self.benchmark,
             "benchmark_options": self.benchmark_options,
@@ -64,9 +69,9 @@ class Settings(BaseModel):
 
 
 def fingerprint(folder: Path) -> str:
-    """16 hex digits of the names, sizes and ends of a folder's files."""
+    """16 hex digits of the names, sizes and ends of a folder's files; of a file, of its size and ends."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file()):
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
         with path.open("rb") as file:

@@ -6,7 +6,8 @@
     OUT/scores/DETECTOR/VIDEO.details.jsonl       what the detector tells of itself
 
 Of a class the files lie in a folder CLASS. The table is made from these files alone, in the benchmark's order: it is
-the same however often the run was stopped, and wherever the videos were scored.
+the same however often the run was stopped, and wherever the videos were scored. Only the labels of a user's own set are
+read anew, from its table of intervals, which may have been corrected.
 """
 
 from __future__ import annotations

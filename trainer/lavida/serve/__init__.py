@@ -41,12 +41,14 @@ def serve(
         listening = socket.create_server((host, port), family=family)
     except OSError as error:
         raise StorageError(
-            f"it cannot listen there: {error.strerror}", where=f"{host}:{port}", do="give another --port, or 0"
+            f"it cannot listen there: {error.strerror}",
+            where=f"{host}:{port}",
+            do="give another --port, 0 for any free one, or another --host",
         ) from error
     with listening:
         everywhere = host in ("0.0.0.0", "::")
-        app = application(Runs(detector, limits), ("*",) if everywhere else (*LOCAL, host))
         shown = f"[{host}]" if ":" in host else host
+        app = application(Runs(detector, limits), ("*",) if everywhere else (*LOCAL, shown))
         told(f"open http://{shown}:{listening.getsockname()[1]}/ in a browser; Ctrl-C ends it")
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again when all is closed

@@ -15,7 +15,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.resources
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -133,7 +132,7 @@ async def _begin(runs: Runs, request: Request) -> Response:
     try:
         await _receive(runs, request, folder / "upload", name)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        runs.give_up(folder)
         raise
     run = await run_in_threadpool(runs.add, folder, folder / "upload", name, anomalies)
     return JSONResponse({"id": run.key}, status_code=201)

@@ -87,6 +87,7 @@ class Runs:
         self.detector, self.limits = detector, limits
         self._job = job or (lambda anomalies: Job(anomalies=anomalies, formats=FORMATS, seconds=limits.seconds))
         self._runs: dict[str, Run] = {}
+        self._coming: set[Path] = set()  # the folders of uploads that are still on their way
         self._queue: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="lavida-serve", daemon=True)
@@ -104,10 +105,24 @@ class Runs:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def room(self) -> Path:
-        """A new folder for an upload. Raises Full where too many wait."""
-        if self.ahead(None) > self.limits.waiting:
-            raise Full("too many videos are waiting", got=self.ahead(None), do="try again when one of them is done")
-        return Path(tempfile.mkdtemp(dir=self.folder))
+        """A new folder for an upload, which `add` or `give_up` takes. Raises Full where too many wait or come in."""
+        ahead = self.ahead(None)
+        with self._lock:
+            if ahead + len(self._coming) > self.limits.waiting:
+                raise Full(
+                    "too many videos are waiting",
+                    got=ahead + len(self._coming),
+                    do="try again when one of them is done",
+                )
+            folder = Path(tempfile.mkdtemp(dir=self.folder))
+            self._coming.add(folder)
+        return folder
+
+    def give_up(self, folder: Path) -> None:
+        """Remove the folder of an upload that came to nothing."""
+        with self._lock:
+            self._coming.discard(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
     def add(self, folder: Path, path: Path, name: str, anomalies: tuple[str, ...]) -> Run:
         """Take an upload at `path` in its `folder`. Raises BadRecord, and removes it, where it is no video."""
@@ -117,11 +132,14 @@ class Runs:
                     raise BadRecord("a video has no frame")
                 rate, total = shown.rate, shown.length or 0
         except (AesamplerError, OSError) as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            self.give_up(folder)
             what = error.what if isinstance(error, AesamplerError) else error.strerror or str(error)
             raise BadRecord(
                 f"this file is no video that can be read: {what}", where=name, do="give an mp4, avi, mkv, mov or webm"
             ) from error
+        except BaseException:
+            self.give_up(folder)
+            raise
         run = Run(
             key=secrets.token_urlsafe(12),
             folder=folder,
@@ -131,6 +149,7 @@ class Runs:
             rate=rate,
         )
         with self._lock:
+            self._coming.discard(folder)
             self._runs[run.key] = run
         self._drop_old()
         self._queue.put(run)

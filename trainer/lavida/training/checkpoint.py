@@ -107,24 +107,25 @@ class Checkpoints:
         self.world.barrier()
         tensors = {**_weights(model), **_moments(model, optimizer)}
         storage = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
-        try:
-            with _alone():
-                state_dict_saver.save(tensors, storage_writer=storage, no_dist=self.world.size == 1)
-        except (CheckpointException, OSError) as error:
-            raise StorageError(
-                f"writing the checkpoint failed: {_last_line(error)}",
-                where=str(temporary),
-                do="the checkpoints before it are whole: mend the cause and run the same command again",
-            ) from error
+        with _told(temporary), _alone():
+            state_dict_saver.save(tensors, storage_writer=storage, no_dist=self.world.size == 1)
         self.world.barrier()
+        fault: StorageError | None = None
         if self.world.first:
             document = {"version": VERSION, "step": step, **state}
-            _write(temporary / STATE, json.dumps(document, indent=1))
-            shutil.rmtree(final, ignore_errors=True)
-            temporary.rename(final)
-            _sync(self.folder)
-            self._prune(document)
-        self.world.barrier()
+            try:
+                with _told(temporary):
+                    _write(temporary / STATE, json.dumps(document, indent=1))
+                    shutil.rmtree(final, ignore_errors=True)
+                    temporary.rename(final)
+                    _sync(self.folder)
+                    self._prune(document)
+            except StorageError as error:
+                fault = error
+        # The others would wait at a barrier for one that has failed.
+        for told in self.world.gather(fault):
+            if told is not None:
+                raise told
         return final
 
     def load(self, path: Path, model: nn.Module, optimizer: AdamW) -> dict[str, Any]:
@@ -237,7 +238,10 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
 
 def _moments(model: nn.Module, optimizer: AdamW) -> dict[str, Tensor]:
     moments = {}
+    known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for name, parameter in trained(model):
+        if id(parameter) not in known:
+            raise RuntimeError(f"the optimizer does not know {name}: its moments would be lost")
         for kind, value in optimizer.state.get(parameter, {}).items():
             # The storage slices what it reads, and a number of no dimension has no slice.
             moments[f"optimizer.{kind}.{name}"] = value.reshape(1) if kind == "step" else value
@@ -282,6 +286,19 @@ def _damaged(path: Path, error: BaseException) -> TrainingError:
 def _last_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[-1][:200] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _told(where: Path) -> Iterator[None]:
+    """What goes wrong in writing, as a line for people."""
+    try:
+        yield
+    except (CheckpointException, OSError) as error:
+        raise StorageError(
+            f"writing the checkpoint failed: {_last_line(error)}",
+            where=str(where),
+            do="the checkpoints before it are whole: mend the cause and run the same command again",
+        ) from error
 
 
 @contextlib.contextmanager

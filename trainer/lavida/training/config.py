@@ -6,8 +6,8 @@ together, read, and changed from outside: `--set optimizer.lr=1e-4`, or the rows
     base: train-lavida-7b.yaml
     grid: {data.resample.max_categories: [10, 20, 30, 40]}
 
-Paths are relative to the file and may hold `${NAME}` of the environment. An unknown key is refused, with the one that
-was meant.
+Paths are relative to the file and may hold `${NAME}` of the environment; weights are a path where there is one, else a
+hub name or a tag. An unknown key is refused, with the one that was meant.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ from lavida.training.validation import ValidationSettings
 FREE = ("name", "out", "checkpoint", "log", "parallel", "validation")
 """Blocks that a resumed run may change: they say how and where it runs, not what it computes."""
 
+WEIGHTS = (("mllm", "model"), ("segmenter", "model"), ("text", "model"), ("text", "pretrained"))
+"""The keys of `model` that name weights."""
+
 
 class TrainConfig(BaseModel):
     """A whole run. steps: optimizer steps. out: the run's folder, which every node sees. seed: of the order, the
@@ -62,14 +65,23 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_seed(cls, data: object) -> object:
-        """The seed is the model's too, where that has none of its own."""
+    def _whole_model(cls, data: object) -> object:
+        """The seed is the model's too, where that has none of its own; its weights are located."""
         if not isinstance(data, dict) or not isinstance(data.get("model", {}), dict):
             return data
         seed = data.get("seed", cls.model_fields["seed"].default)
         model = {"seed": seed, **(data.get("model") or {})}
         if isinstance(model.setdefault("inputs", {}), dict):
             model["inputs"] = {"seed": seed, **model["inputs"]}
+        for block, key in WEIGHTS:
+            part = model.get(block)
+            name = part.get(key) if isinstance(part, dict) else None
+            if (
+                isinstance(part, dict)
+                and isinstance(name, str)
+                and (place := Path(data.get("base", ""), name)).exists()
+            ):
+                model[block] = {**part, key: str(place.resolve())}
         return {**data, "model": model}
 
     @property
@@ -79,12 +91,15 @@ class TrainConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """What a run must share with the one that it goes on from: dotted key -> value, JSON-able. Where the corpora
-        lie is no part of it: the stream's state knows what they hold.
+        and the weights lie is no part of it: the stream's state and the digest of the frozen weights know what they
+        hold.
         """
         document = self.model_dump(mode="json", exclude=set(FREE))
         for key in ("corpora", "workers", "cache"):
             document["data"].pop(key)
         document["batch"].pop("per_process")
+        for block, key in WEIGHTS:
+            document["model"][block].pop(key)
         return dict(_flat(document))
 
     @classmethod

@@ -159,6 +159,14 @@ def _sharded(model: LavidaModel, world: World) -> nn.Module:
     return model
 
 
+def resharded(model: nn.Module) -> None:
+    """Take back what a forward pass leaves behind that no backward pass follows: FSDP2 keeps the root's weights whole
+    for that one. Until then `named_parameters` gives these, of which the optimizer and its moments know nothing.
+    """
+    if isinstance(model, FSDPModule):
+        model.reshard()
+
+
 @contextlib.contextmanager
 def micro_step(runner: nn.Module, *, last: bool) -> Iterator[None]:
     """The context of one forward and backward pass: with DDP, only the last of a global batch reduces gradients."""

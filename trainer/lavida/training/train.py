@@ -3,7 +3,7 @@
 Called again after a crash, it goes on from the last checkpoint, on as many processes as there then are, and gives the
 losses that it would have given: the order of samples (`feed.py`), the exposures, prompts and dropout (keyed), weights
 and moments (`checkpoint.py`) depend on the step alone. Floating-point sums differ in the last digits where the number
-of processes does.
+of processes does, and on a GPU from run to run, since some of its kernels add in no fixed order.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ from lavida.training.step import step
 from lavida.training.validation import Validation
 
 AfterStep = Callable[[int, dict[str, float]], None]
+
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What the host's allocator, CUDA and NCCL, and cuBLAS say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,9 +164,9 @@ def _memory_told(config: TrainConfig) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        # torch's allocator of the host has no error of its own.
-        known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
-        if not known:
+        # What allocates beside torch's allocator of the device has no error of its own.
+        known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not known and not any(sign in str(error) for sign in OUT_OF_MEMORY):
             raise
         inputs, mllm = config.model.inputs, config.model.mllm
         most = max(config.batch.per_process, config.validation.per_process if config.validation else 1)

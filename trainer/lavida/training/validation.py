@@ -34,7 +34,7 @@ from lavida.data import Batch
 from lavida.metrics import PixelAuc, frame_auc
 from lavida.training import loss
 from lavida.training.feed import Collate, check_split, located
-from lavida.training.parallel import World
+from lavida.training.parallel import World, resharded
 
 METRICS = ("frame_auc", "pixel_auc", "iou")
 
@@ -164,6 +164,7 @@ class Validation:
                 states = self.world.gather(self._scored(model, lists).state())
                 found |= {f"{name}/{metric}": value for metric, value in Tally.metrics(states).items()}
         model.train(was_training)
+        resharded(model)
         for metric in METRICS:
             values = [value for name in self.settings.lists if (value := found[f"{name}/{metric}"]) is not None]
             found[metric] = sum(values) / len(values) if values else None
