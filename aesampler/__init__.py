@@ -5,7 +5,7 @@ The path, and the file to open for each step:
 
     dataset on disk
       -> Record            record.py, sources/ (one file a format)     what is annotated, no pixels
-      -> Catalog           catalog.py                                  records as Parquet, cached, in hash order
+      -> Catalog           catalog.py, sharing.py                      records as Parquet, cached, in hash order
       -> ShardTask         recipe.py, plan.py                          which record lies in which shard
       -> Scene             scene.py, masks.py                          the masks of the sampled frames
       -> Exposure          exposure.py, vocabulary.py, relations.py    the decision: names and label (LAVIDA eq. 1-2)

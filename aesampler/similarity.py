@@ -61,9 +61,12 @@ def neighbours(names: Sequence[str], settings: SimilaritySettings) -> tuple[Sets
 def encode(names: Sequence[str], settings: SimilaritySettings) -> npt.NDArray[np.float32]:
     """Text features of `names`, of length 1: float32 [names, width]."""
     open_clip = _open_clip()
+    return _encode(open_clip, _load(open_clip, settings), names, settings)
+
+
+def _encode(open_clip: Any, model: Any, names: Sequence[str], settings: SimilaritySettings) -> npt.NDArray[np.float32]:
     import torch
 
-    model = _load(open_clip, settings)
     tokenizer = open_clip.get_tokenizer(settings.model)
     prompts = [PROMPT.format(name=name) for name in names]
     batches = []
@@ -84,8 +87,8 @@ class Gaze:
         if settings.shown_above is None:
             raise ValueError("shown_above says from which similarity a name is shown")
         self._names, self._above = tuple(names), settings.shown_above
-        self._features = encode(names, settings)
         self._model = _load(open_clip, settings)
+        self._features = _encode(open_clip, self._model, names, settings)
         tower = self._model.visual
         self._prepared = open_clip.image_transform(
             tower.image_size, is_train=False, mean=tower.image_mean, std=tower.image_std

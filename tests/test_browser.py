@@ -5,8 +5,6 @@ The screenshots, wide and narrow, light and dark, are left in the folder of the 
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,20 +27,6 @@ PARTS = (
     corpora.Part(source="coco", shards=(40,), bare=8, failed=(7,), skipped=(3,)),
     corpora.Part(source="davis", split="validation", kind="clip", frames=5, shards=(14,), bare=2),
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium here: `make chromium` installs it for root, where there is apt-get")
-    from playwright.sync_api import sync_playwright
-
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # the sandbox refuses to run as root
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
