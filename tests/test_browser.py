@@ -13,6 +13,7 @@ import corpora
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 from aesampler.corpus import Corpus
 from aesampler.report.page import report
@@ -86,29 +87,29 @@ def test_the_filters(opened: Opened, corpus: Corpus) -> None:
     assert len(set(everything)) == 48
     rows = {key: corpus.row(key) for key in everything}
 
-    def expect(wanted: list[str]) -> None:
+    def shows(wanted: list[str]) -> None:
         while page.locator("#more").is_visible():
             page.locator("#more").click()
         assert sorted(opened.shown()) == sorted(wanted)
 
     opened.field("source").select_option("davis")
-    expect([key for key, row in rows.items() if row.source == "davis"])
+    shows([key for key, row in rows.items() if row.source == "davis"])
     opened.field("label", "anomalous").check()
-    expect([key for key, row in rows.items() if row.source == "davis" and row.anomalous])
+    shows([key for key, row in rows.items() if row.source == "davis" and row.anomalous])
     page.get_by_role("button", name="Reset").click()
-    page.wait_for_function("document.getElementById('found').value === '12 of 48 shown'")
-    expect(everything)
+    expect(page.locator("#found")).to_have_text("12 of 48 shown")
+    shows(everything)
 
     opened.field("category").fill("ca")
-    expect([key for key, row in rows.items() if any("ca" in name for name in row.categories)])
+    shows([key for key, row in rows.items() if any("ca" in name for name in row.categories)])
     opened.field("category").fill("CAT ")
-    expect([key for key, row in rows.items() if "cat" in row.categories])
+    shows([key for key, row in rows.items() if "cat" in row.categories])
     opened.field("exposed").check()
     exposed = [key for key, row in rows.items() if ("cat", True) in zip(row.categories, row.is_genuine, strict=True)]
     assert exposed
-    expect(exposed)
+    shows(exposed)
     opened.field("category").fill("no such name")
-    expect([])
+    shows([])
     assert page.locator("#none").is_visible()
 
 
@@ -157,7 +158,7 @@ def test_a_clip_plays_and_can_be_stepped_through_with_keys(opened: Opened) -> No
     assert place() == 4
     page.keyboard.press("Space")
     assert play.get_attribute("aria-pressed") == "true"
-    page.wait_for_function("card => card.value !== '4'", arg=slider.element_handle())
+    expect(slider).not_to_have_value("4")
     page.keyboard.press("Space")
     assert play.get_attribute("aria-pressed") == "false"
     still = place()
@@ -208,8 +209,8 @@ def test_a_script_from_the_data_does_not_run(browser: Browser, file: Path, tmp_p
     bad = '<script>alert(1)</script><img src="https://example.org/x.png"><img src="data:," onerror="alert(2)">'
     worse.write_text(file.read_text(encoding="utf-8").replace("<h1>", f"{bad}<h1>", 1), encoding="utf-8")
     told = Opened(browser, worse)
-    told.page.wait_for_timeout(200)
-    assert len(told.complaints) >= 3
+    while len(told.complaints) < 3:
+        told.page.wait_for_event("console")
     assert all("Content Security Policy" in complaint for complaint in told.complaints)
     assert len(told.shown()) == 12
     told.page.close()
