@@ -25,7 +25,7 @@ import itertools
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
@@ -35,6 +35,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from aesampler import rng
@@ -268,7 +269,7 @@ def _make(source: Source, root: Folder, entry: Folder, progress: Progress | None
         raise SourceError(
             "a file of the dataset changed while it was read", where=root.url, do="run again when it is at rest"
         )
-    if root.is_local:
+    if root.is_local and survey.batch is None:
         # Masks are read for the records, so they are watched one by one; pictures are not, so their folders say enough.
         files |= {path: root.stat_token(path) for path in survey.listing if path not in pictures}
     head = _Head(
@@ -302,8 +303,10 @@ def _check(survey: Survey, source: Source, root: Folder) -> None:
 
 def _order(items: Sequence[Item]) -> list[int]:
     """The places of `items` in the order of rows."""
-    keyed = [(rng.order("catalog", item.group, item.id), item.id, place) for place, item in enumerate(items)]
-    return [place for _, _, place in sorted(keyed)]
+    keys = rng.orders("catalog", ((item.group, item.id) for item in items))
+    table = pa.table({"key": keys, "id": pa.array([item.id for item in items], pa.string())})
+    order: list[int] = pc.sort_indices(table, [("key", "ascending"), ("id", "ascending")]).to_pylist()
+    return order
 
 
 def _maker(survey: Survey, pictures: set[str]) -> Callable[[Sequence[int]], dict[str, pa.Array]]:
@@ -320,11 +323,9 @@ def _maker(survey: Survey, pictures: set[str]) -> Callable[[Sequence[int]], dict
         return replace(found, elsewhere=tuple(sorted((shared[found.group] | {*found.elsewhere}) - known)))
 
     def columns(places: Sequence[int]) -> dict[str, pa.Array]:
-        made = (
-            dict(survey.batch(places))
-            if survey.batch is not None and not shared
-            else _columns([joined(place) for place in places])
-        )
+        if survey.batch is not None and not shared:
+            return dict(survey.batch(places))
+        made = _columns([joined(place) for place in places])
         frames = made["frames"]
         paths = frames.flatten().to_pylist()
         pictures.update(paths)
@@ -377,20 +378,11 @@ def _ahead(pool: ThreadPoolExecutor, survey: Survey, schema: pa.Schema, pictures
         columns = make(order[first : first + step])
         return pa.record_batch([columns[field.name].cast(field.type) for field in schema], schema=schema)
 
-    if survey.batch is not None:
-        # Python that holds the interpreter, and no reading: threads would only wait for each other.
-        yield from map(rows, range(0, len(order), step))
-        return
-    most = _threads() + 1
-    waiting: deque[Future[pa.RecordBatch]] = deque()
-    for first in range(0, len(order), step):
-        done = waiting.popleft().result() if len(waiting) >= most else None
-        waiting.append(pool.submit(rows, first))
-        if done is not None:
-            yield done
-            del done
+    firsts = iter(range(0, len(order), step))
+    waiting = deque(pool.submit(rows, first) for first in itertools.islice(firsts, _threads() + 1))
     while waiting:
         yield waiting.popleft().result()
+        waiting.extend(pool.submit(rows, first) for first in itertools.islice(firsts, 1))
 
 
 def _write(
@@ -417,15 +409,13 @@ def _write(
             digest(batch.select(counted).serialize())
             pending.append(batch)
             rows = sum(part.num_rows for part in pending)
+            del batch
             if rows >= ROW_GROUP or done + rows == total or sum(part.nbytes for part in pending) >= GROUP_BYTES:
-                table = pa.Table.from_batches(pending).combine_chunks()
+                writer.write_table(pa.Table.from_batches(pending).combine_chunks(), row_group_size=ROW_GROUP)
                 pending.clear()
-                del batch
-                for first in range(0, rows, ROW_GROUP):
-                    writer.write_table(table.slice(first, ROW_GROUP), row_group_size=ROW_GROUP)
-                    done += min(ROW_GROUP, rows - first)
-                    if progress is not None:
-                        progress(done, total)
+                done += rows
+                if progress is not None:
+                    progress(done, total)
 
 
 def _writer(sink: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
@@ -473,5 +463,9 @@ def _listing_sha256(listing: Mapping[str, int]) -> str:
 
 
 def _sha256(folder: Folder, path: str) -> str:
+    # Not `hashlib.file_digest`: its small pieces each wait for the interpreter, which the survey's rows are made with.
+    digest, piece = hashlib.sha256(), memoryview(bytearray(8 << 20))
     with folder.open(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        while size := file.readinto(piece):  # type: ignore[attr-defined]
+            digest.update(piece[:size])
+    return digest.hexdigest()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -21,7 +22,7 @@ from aesampler import masks
 from aesampler.errors import BadRecord, SourceError
 from aesampler.record import Record
 from aesampler.scene import Scene
-from aesampler.sources import instances
+from aesampler.sources import instances, instances_json
 from aesampler.sources.coco import Coco
 from aesampler.sources.source import Survey
 from aesampler.storage import Folder
@@ -178,9 +179,10 @@ def test_records_at_once_equal_records_one_by_one(tmp_path: Path) -> None:
     columns = survey.batch(places)
     for row, place in enumerate(places):
         record = survey.record(place)
-        for name, column in columns.items():
-            value = column[row].as_py()
-            assert (tuple(value) if isinstance(value, list) else value) == getattr(record, name)
+        wanted = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+        wanted["frame_bytes"] = tuple(survey.listing[frame] for frame in record.frames)
+        found = {name: column[row].as_py() for name, column in columns.items()}
+        assert {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()} == wanted
 
 
 def test_what_a_crowd_and_an_empty_segmentation_say(tmp_path: Path) -> None:
@@ -367,7 +369,7 @@ def test_any_layout_is_read_as_json_reads_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: st.DataObject, piece: int
 ) -> None:
     """Whatever the order of keys, the spacing and the cuts: records equal those of `json.loads`."""
-    monkeypatch.setattr(instances, "PIECE", piece)
+    monkeypatch.setattr(instances_json, "PIECE", piece)
 
     count = data.draw(st.integers(0, 12))
     entry = st.fixed_dictionaries(
@@ -394,8 +396,9 @@ def test_any_layout_is_read_as_json_reads_it(
         record = records(survey)[id]
         expected = [(index[e["category_id"]], e.get("iscrowd", 0), e["segmentation"]) for e in mine]
         assert list(instances.marks(root, record.payload)) == expected
-        found = instances.read(root, survey.files[0], instances.Picture, hold=True)
-        held = found.record([7, 3].index(image), survey.items, ["a", "b"]).payload
+        found = instances.read(root, survey.files[0], instances_json.Picture, hold=True)
+        heads = found.heads(survey.items, ["a", "b"], {})
+        held = found.record([7, 3].index(image), heads).payload
         assert json.loads(held or b"[]") == [list(each) for each in expected]
         assert set(record.masked) == {c for c, crowd, s in expected if s and not crowd}
         assert set(record.ignored) == {c for c, crowd, s in expected if s and crowd}
@@ -403,7 +406,7 @@ def test_any_layout_is_read_as_json_reads_it(
 
 
 def test_the_usual_layout_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instances, "PIECE", 200)
+    monkeypatch.setattr(instances_json, "PIECE", 200)
     worlds.coco(tmp_path, images=12)
     monkeypatch.setattr(instances.msgspec.json, "decode", whole_only_of_the_rest := WithoutWhole())
     survey = Coco().survey(Folder.at(tmp_path))

@@ -14,7 +14,7 @@ from lvis import LVIS
 from aesampler import masks
 from aesampler.errors import SourceError
 from aesampler.record import Record
-from aesampler.sources.instances import Named
+from aesampler.sources.instances_json import Named
 from aesampler.sources.lvis import Lvis, categories
 from aesampler.sources.source import Survey
 from aesampler.storage import Folder

@@ -24,6 +24,11 @@ def test_values_are_pinned() -> None:
     assert rng.share("split", "coco:139") == 0.2513109942525936
 
 
+@given(st.lists(st.tuples(st.text(max_size=8), st.text(max_size=8)), max_size=4))
+def test_many_orders_at_once_are_those_one_by_one(pairs: list[tuple[str, str]]) -> None:
+    assert rng.orders("catalog", pairs).tolist() == [rng.order("catalog", *pair) for pair in pairs]
+
+
 def test_another_process_draws_the_same() -> None:
     code = "from aesampler import rng; print(rng.generator(1, 'a', 2).random(), rng.order('x', 3))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

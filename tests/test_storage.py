@@ -137,6 +137,16 @@ def test_listing(folder: Folder) -> None:
     assert (folder / "a").list() == {"y/w/v.bin": 0, "y/x.bin": 3, "z.bin": 1}
 
 
+def test_a_name_in_another_encoding_hides_no_other(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a.bin").write_bytes(b"12")
+    (tmp_path / "nowhere").symlink_to("none")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/deep/caf\xe9.bin")).write_bytes(b"1")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.bin")).write_bytes(b"123")
+    odd = os.fsdecode(b"caf\xe9.bin")
+    assert Folder.at(tmp_path).list() == {"a.bin": 2, odd: 3, f"deep/{odd}": 1}
+
+
 def test_tokens_tell_changes(folder: Folder) -> None:
     put(folder, a=b"1", deep__b=b"1")
     tokens = [folder.stat_token("a.bin"), folder.stat_token("deep"), folder.stat_token("")]

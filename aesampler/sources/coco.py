@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 from aesampler.errors import SourceError
 from aesampler.record import Record
 from aesampler.scene import Scene
-from aesampler.sources import instances
+from aesampler.sources import instances, instances_json
 from aesampler.sources.source import Item, Kind, Source, Survey
 from aesampler.storage import Folder
 
@@ -42,21 +43,22 @@ ROOT/
         """See `Source.survey`; also refused: none of the pictures is there, or two have one file name."""
         annotations = self.annotations or self._official(root)
         folder = self._folder(annotations)
-        found = instances.read(root, annotations, instances.Picture)
+        with ThreadPoolExecutor(1, thread_name_prefix="listing") as beside:
+            there = beside.submit(root.list, folder, depth=0)
+            found = instances.read(root, annotations, instances_json.Picture)
         paths = [instances.confined(picture.file_name, found.where) for picture in found.pictures]
         frames = [f"{folder}/{path}" for path in paths] if folder else paths
-        items = [
-            Item(id=id, group=instances.group(frame))
-            for id, frame in zip(instances.ids(paths, found.where), frames, strict=True)
-        ]
+        items = list(map(Item, instances.ids(paths, found.where), map(instances.group, frames)))
+        listing = instances.listed(root, folder, paths, found.where, there.result())
+        heads = found.heads(items, frames, listing)
         return Survey(
             categories=instances.categories(found.categories),
             exhaustive=True,
             items=items,
-            record=lambda place: found.record(place, items, frames),
-            batch=lambda places: found.batch(places, items, frames),
+            record=lambda place: found.record(place, heads),
+            batch=lambda places: found.batch(places, heads),
             files=(annotations,),
-            listing=instances.listed(root, folder, paths, found.where),
+            listing=listing,
             folders=(folder,),
         )
 

@@ -22,7 +22,7 @@ from pydantic import Field
 from aesampler import masks
 from aesampler.errors import BadRecord, SourceError
 from aesampler.record import Category
-from aesampler.sources import index_map, instances, sequence
+from aesampler.sources import index_map, instances, instances_json, sequence
 from aesampler.sources.index_map import GROUP, NAME, VOID, IndexMap, Pair, Payload, Plane
 from aesampler.sources.source import Kind, Survey
 from aesampler.storage import Folder
@@ -49,7 +49,7 @@ class _Named(msgspec.Struct):
 
 
 class _File(msgspec.Struct):
-    images: list[instances.Picture]
+    images: list[instances_json.Picture]
     annotations: list[_Annotation]
     categories: list[_Named]
 

@@ -25,7 +25,7 @@ from aesampler import masks
 from aesampler.errors import SourceError
 from aesampler.record import Category, Record
 from aesampler.scene import Scene
-from aesampler.sources import index_map, instances
+from aesampler.sources import index_map, instances, instances_json
 from aesampler.sources.index_map import IndexMap, Legend, Pair
 from aesampler.sources.source import Item, Kind, Survey
 from aesampler.storage import Folder
@@ -142,7 +142,7 @@ ROOT/
         return next((way for way in ways if root.exists(way)), ways[0])
 
     def _survey_json(self, root: Folder, images: str, path: str) -> Survey:
-        found = instances.read(root, path, instances.Picture, hold=True)
+        found = instances.read(root, path, instances_json.Picture, hold=True)
         # `other` last: a name is then at the same place in the file and in the vocabulary.
         order = sorted(range(len(found.categories)), key=lambda place: found.categories[place].id == OTHER)
         named = [found.categories[place] for place in order if found.categories[place].id != OTHER]
@@ -155,8 +155,11 @@ ROOT/
             for name, frame in zip(instances.ids(paths, found.where), frames, strict=True)
         ]
 
+        listing = instances.listed(root, images, paths, found.where)
+        heads = found.heads(items, frames, listing)
+
         def record(place: int) -> Record:
-            made = found.record(place, items, frames)
+            made = found.record(place, heads)
             entries = msgspec.json.decode(made.payload or b"[]", type=list[tuple[int, int, msgspec.Raw]])
             wide = {index: wider.get(places[index], ()) for index, _, _ in entries}
             masked, elsewhere = (
@@ -178,7 +181,7 @@ ROOT/
             items=items,
             record=record,
             files=(path,),
-            listing=instances.listed(root, images, paths, found.where),
+            listing=listing,
             folders=(images,),
         )
 

@@ -1,8 +1,4 @@
-"""Reading of instances JSON, the file form of COCO and LVIS: pictures, categories, and one annotation an object.
-
-train2017 is 450 MB, nearly all of it polygons, and no polygon is looked at before its sample is built: the small fields
-of each annotation become columns, its `segmentation` a place in the file. The file is mapped into memory and its
-annotations are decoded some 16 MB at a time, each part's pages given back to the system.
+"""Records and scenes of an instances JSON, the file form of COCO and LVIS (instances_json.py decodes it).
 
 A record's payload says what its annotations are in one of two forms. Where the file is on a local disk, it refers to
 it: `@`, the path of the file below the root, a line feed, and a row of `REFERENCE` an annotation, with the CRC-32 of
@@ -14,7 +10,6 @@ train2017 in the order of the catalog took 1.4 s of 5.7, packing and hashing the
 from __future__ import annotations
 
 import itertools
-import mmap
 import os
 import re
 import weakref
@@ -22,85 +17,28 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import attrgetter
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from aesampler import masks
 from aesampler.errors import BadRecord, SourceError
 from aesampler.record import Category, Record
 from aesampler.scene import Scene, Track
+from aesampler.sources.instances_json import Named, P, Whole, decode
 from aesampler.sources.source import Item
 from aesampler.storage import Folder
-
-PIECE = 16 << 20
-"""Bytes of annotations decoded at once."""
 
 REFERENCE = np.dtype([("offset", "<i8"), ("size", "<i4"), ("code", "<i4"), ("crc", "<u4")])
 """A text in the file: its bytes, 2 times the index into the categories plus 1 for a crowd, and its CRC-32."""
 
-_STAND_IN_ID = -(2**62)
-_STAND_IN = b'[{"id":%d,"image_id":0,"category_id":0,"segmentation":null}]' % _STAND_IN_ID
-_SEPARATOR = re.compile(rb"\}\s*(,)\s*\{")
-_TRAILING = re.compile(r"trailing characters \(byte (\d+)\)")
 _COCO_FILE = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})\.\w+$")
 _BARRED = re.compile(r"[\\\0]").search
-
-
-class Picture(msgspec.Struct, gc=False):
-    """One of `images`."""
-
-    id: int
-    file_name: str
-    height: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
-    width: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
-
-
-class Named(msgspec.Struct):
-    """One of `categories`."""
-
-    id: int
-    name: str
-    synonyms: list[str] = []
-    supercategory: str | None = None
-    synset: str | None = None
-
-
-class _Annotation(msgspec.Struct, gc=False):
-    image_id: int
-    category_id: int
-    segmentation: msgspec.Raw
-    id: int = -1
-    iscrowd: int | bool = 0
-
-
-P = TypeVar("P", bound=Picture)
-
-
-class _Whole(msgspec.Struct, Generic[P]):
-    images: list[P]
-    categories: list[Named]
-    annotations: list[_Annotation]
-
-
-class _Columns(NamedTuple):
-    """Annotations as columns, all of length [annotations]; offsets, sizes, checks: the segmentation's text in the file,
-    its bytes and its CRC-32; empty: it says nothing.
-    """
-
-    ids: npt.NDArray[np.int64]
-    images: npt.NDArray[np.int64]
-    categories: npt.NDArray[np.int64]
-    crowd: npt.NDArray[np.bool_]
-    empty: npt.NDArray[np.bool_]
-    offsets: npt.NDArray[np.int64]
-    sizes: npt.NDArray[np.int64]
-    checks: npt.NDArray[np.int64]
 
 
 class _Texts:
@@ -122,12 +60,14 @@ class _Lists(NamedTuple):
         """`values` by their owners, which ascend."""
         return cls(values, np.searchsorted(owners, np.arange(pictures + 1)))
 
-    def take(self, places: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-        """The values of `places`, one picture after the other, and where each one's begin, int32 [places + 1]."""
-        sizes = self.bounds[places + 1] - self.bounds[places]
+    def where(self, places: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+        """Where the values of `places` are, one picture after the other, and where each one's begin among them, int32
+        [places + 1].
+        """
+        firsts = self.bounds[places]
+        sizes = self.bounds[places + 1] - firsts
         begins = np.concatenate([[0], np.cumsum(sizes)])
-        steps = np.arange(begins[-1]) - np.repeat(begins[:-1], sizes)
-        return self.values[np.repeat(self.bounds[places], sizes) + steps], begins.astype(np.int32)
+        return np.arange(begins[-1]) + np.repeat(firsts - begins[:-1], sizes), begins.astype(np.int32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,49 +91,62 @@ class Instances(Generic[P]):
     checks: npt.NDArray[np.int64]
     texts: _Texts
 
-    def batch(self, places: Sequence[int], items: Sequence[Item], frames: Sequence[str]) -> dict[str, pa.Array]:
-        """The records of `places` as columns named as Record's fields; items, frames: one a picture.
+    def heads(self, items: Sequence[Item], frames: Sequence[str], listing: Mapping[str, int]) -> pa.RecordBatch:
+        """What a row has besides its names and its payload, of every picture; items, frames: one a picture; listing:
+        frame -> bytes.
+        """
+        columns = {
+            "id": pa.array([item.id for item in items], pa.string()),
+            "group": pa.array([item.group for item in items], pa.string()),
+            "frames": pa.array(frames, pa.string()),
+            "frame_bytes": pa.array([listing.get(frame, -1) for frame in frames], pa.int64()),
+            "height": pa.array([picture.height for picture in self.pictures], pa.int32()),
+            "width": pa.array([picture.width for picture in self.pictures], pa.int32()),
+        }
+        return pa.record_batch(columns)
+
+    def batch(self, places: Sequence[int], heads: pa.RecordBatch) -> dict[str, pa.Array]:
+        """The records of `places` as `Survey.batch` has them; heads: of all pictures, see there.
 
         The payload says nothing where there is no annotation. A name whose segmentations are all empty is present
         without a mask (`elsewhere`).
         """
         ones = np.arange(len(places) + 1, dtype=np.int32)
         chosen = np.array(places, dtype=np.int64)
-        pictures, named = [self.pictures[place] for place in places], [items[place] for place in places]
-        columns = {
-            "id": pa.array([item.id for item in named], pa.string()),
-            "group": pa.array([item.group for item in named], pa.string()),
-            "frames": pa.ListArray.from_arrays(ones, pa.array([frames[place] for place in places], pa.string())),
-            "annotated": pa.ListArray.from_arrays(ones, pa.array([True] * len(places), pa.bool_())),
-            "height": pa.array([picture.height for picture in pictures], pa.int32()),
-            "width": pa.array([picture.width for picture in pictures], pa.int32()),
-            "payload": self._references(chosen) if self.refers else self._payloads(chosen),
-        }
+        taken = heads.take(pa.array(chosen))
+        columns = {name: taken[name] for name in ("id", "group", "height", "width")}
+        columns |= {name: pa.ListArray.from_arrays(ones, taken[name]) for name in ("frames", "frame_bytes")}
+        columns["annotated"] = pa.ListArray.from_arrays(ones, pa.array(np.ones(len(places), dtype=np.bool_)))
+        columns["payload"] = self._references(chosen) if self.refers else self._payloads(chosen)
         for name, lists in self.names.items():
-            values, begins = lists.take(chosen)
-            columns[name] = pa.ListArray.from_arrays(begins, pa.array(values.astype(np.int32)))
+            those, begins = lists.where(chosen)
+            columns[name] = pa.ListArray.from_arrays(begins, pa.array(lists.values[those].astype(np.int32)))
         return columns
 
-    def record(self, place: int, items: Sequence[Item], frames: Sequence[str]) -> Record:
+    def record(self, place: int, heads: pa.RecordBatch) -> Record:
         """The record of pictures[place]."""
         row: dict[str, Any] = {}
-        for name, column in self.batch([place], items, frames).items():
+        columns = self.batch([place], heads)
+        del columns["frame_bytes"]
+        for name, column in columns.items():
             value = column[0].as_py()
             row[name] = tuple(value) if isinstance(value, list) else value
         return Record(**row)
 
     def _references(self, places: npt.NDArray[np.int64]) -> pa.LargeBinaryArray:
-        annotations, begins = _Lists(np.arange(len(self.offsets)), self.codes.bounds).take(places)
+        annotations, begins = self.codes.where(places)
         rows = np.empty(len(annotations), dtype=REFERENCE)
         columns = {"offset": self.offsets, "size": self.sizes, "code": self.codes.values, "crc": self.checks}
         for name, column in columns.items():
             rows[name] = column[annotations]
-        head, data = f"@{self.refers}\n".encode(), rows.tobytes()
-        bounds = itertools.pairwise((begins * REFERENCE.itemsize).tolist())
-        return pa.array([head + data[low:high] if low < high else b"" for low, high in bounds], pa.large_binary())
+        ends = begins.astype(np.int64) * REFERENCE.itemsize
+        buffers = [None, pa.py_buffer(ends), pa.py_buffer(rows)]
+        told = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(places), buffers)
+        head, nothing = (pa.scalar(text, pa.large_binary()) for text in (f"@{self.refers}\n".encode(), b""))
+        return pc.if_else(pa.array(ends[:-1] < ends[1:]), pc.binary_join_element_wise(head, told, nothing), nothing)
 
     def _payloads(self, places: npt.NDArray[np.int64]) -> pa.LargeBinaryArray:
-        annotations, begins = _Lists(np.arange(len(self.offsets)), self.codes.bounds).take(places)
+        annotations, begins = self.codes.where(places)
         first = np.zeros(len(annotations), dtype=np.int64)
         first[begins[:-1][begins[:-1] < begins[1:]]] = 1
         # What stands before a text closes what came before it: an annotation, or with a picture's first the whole
@@ -228,7 +181,7 @@ def read(root: Folder, path: str, picture: type[P], *, hold: bool = False) -> In
             if local.stat().st_size == 0:
                 raise SourceError("the file is empty", where=where)
             texts = _Texts(local)
-            whole, columns = _decode(texts.descriptor, picture)
+            whole, columns = decode(texts.descriptor, picture)
     except FileNotFoundError as error:
         raise SourceError("no such file", where=where, do="set annotations to the file, below root") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -269,7 +222,7 @@ def read(root: Folder, path: str, picture: type[P], *, hold: bool = False) -> In
 
 
 def _names(
-    whole: _Whole[P],
+    whole: Whole[P],
     owners: npt.NDArray[np.int64],
     category: npt.NDArray[np.int64],
     crowd: npt.NDArray[np.bool_],
@@ -357,11 +310,15 @@ def confined(path: str, where: str) -> str:
     return str(PurePosixPath(path))
 
 
-def listed(root: Folder, folder: str, paths: Sequence[str], where: str) -> dict[str, int]:
+def listed(
+    root: Folder, folder: str, paths: Sequence[str], where: str, there: Mapping[str, int] | None = None
+) -> dict[str, int]:
     """Path below root -> bytes of those pictures of `folder`, whose paths in it are given, that are there. Raises
-    SourceError where none is.
+    SourceError where none is. there: what lies straight in the folder, where that has been listed already.
     """
-    there = root.list(folder, depth=None if any("/" in path for path in paths) else 0)
+    deep = any("/" in path for path in paths)
+    if there is None or deep:
+        there = root.list(folder, depth=None if deep else 0)
     frames = [f"{folder}/{path}" for path in paths] if folder else paths
     found = {frame: there[frame] for frame in frames if frame in there}
     if not found:
@@ -450,116 +407,15 @@ def _united(by_index: dict[int, list[str]], names: Sequence[str], height: int, w
     return united
 
 
-def _decode(descriptor: int, picture: type[P]) -> tuple[_Whole[P], _Columns]:
-    """The file, its annotations as columns. Raises msgspec.DecodeError, which says where in the file."""
-    try:
-        # A private map: the brackets that are written into it never reach the file.
-        return _in_pieces(mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY), picture)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        # Broken, or laid out as none of these files is: read as one piece, which needs more memory and is the judge of
-        # what is wrong.
-        view = memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
-        whole = msgspec.json.decode(view, type=_Whole[picture])  # type: ignore[valid-type]
-        columns = _columns(whole.annotations, view)
-        whole.annotations = []
-        return whole, columns
-
-
-def _in_pieces(map: mmap.mmap, picture: type[P]) -> tuple[_Whole[P], _Columns]:
-    """The file decoded with a part of `annotations` at a time.
-
-    The array is cut where one object ends and the next begins: the comma between them is overwritten, in the private
-    map, by the bracket that closes one part or opens the next. Where a cut was wrong (inside an annotation), the part
-    is no JSON, and all the rest is taken as one part. At the end, the file with a stand-in for the array must decode
-    with that stand-in as its `annotations`: this proves that the array was the right one, and ended there.
-    """
-    view = memoryview(map)
-    key = map.find(b'"annotations"')
-    begin = map.find(b"[", key) if key >= 0 else -1
-    if begin < 0:
-        raise msgspec.DecodeError("no annotations")
-    decoder = msgspec.json.Decoder(list[_Annotation])
-    parts: list[_Columns] = []
-    start, end = begin, -1
-    while end < 0:
-        map[start : start + 1] = b"["
-        cut = _SEPARATOR.search(map, min(start + PIECE, len(map)))
-        part: list[_Annotation] | None = None
-        if cut is not None:
-            map[cut.start(1) : cut.end(1)] = b"]"
-            part = _part(decoder, view[start : cut.end(1)])
-            map[cut.start(1) : cut.end(1)] = b","
-        if part is None or cut is None:
-            end = _array_end(decoder, view, start)
-            part = decoder.decode(view[start:end])
-            cut = None
-        parts.append(_columns(part, view))
-        del part
-        map.madvise(mmap.MADV_DONTNEED)
-        start = cut.start(1) if cut is not None else start
-    map[begin : begin + 1] = b"["
-    rest = b"".join([view[:begin], _STAND_IN, view[end:]])
-    whole = msgspec.json.decode(rest, type=_Whole[picture])  # type: ignore[valid-type]
-    if [entry.id for entry in whole.annotations] != [_STAND_IN_ID]:
-        raise msgspec.DecodeError("another array of this name")
-    whole.annotations = []
-    return whole, _joined(parts)
-
-
-def _part(decoder: msgspec.json.Decoder[list[_Annotation]], text: memoryview) -> list[_Annotation] | None:
-    try:
-        return decoder.decode(text)
-    except msgspec.ValidationError:
-        raise
-    except msgspec.DecodeError:
-        return None
-
-
-def _array_end(decoder: msgspec.json.Decoder[list[_Annotation]], view: memoryview, start: int) -> int:
-    """Where the array that begins at `start` ends: the decoder stops at the first character after it, and says where
-    that is, counted from 1.
-    """
-    try:
-        decoder.decode(view[start:])
-    except msgspec.DecodeError as error:
-        found = _TRAILING.search(str(error))
-        if found is None:
-            raise
-        return start + int(found[1]) - 1
-    return len(view)
-
-
-def _columns(part: Sequence[_Annotation], view: memoryview) -> _Columns:
-    def column(name: str) -> npt.NDArray[np.int64]:
-        return np.fromiter(map(attrgetter(name), part), np.int64, len(part))
-
-    # A raw value is a window on the file's map; Arrow says at which address, and the address where the map begins makes
-    # a place in the file of it.
-    texts = [pa.py_buffer(entry.segmentation) for entry in part]
-    sizes = np.fromiter(map(attrgetter("size"), texts), np.int64, len(part))
-    offsets = np.fromiter(map(attrgetter("address"), texts), np.int64, len(part)) - pa.py_buffer(view).address
-    checks = np.fromiter(map(zlib.crc32, texts), np.int64, len(part))
-    empty = np.zeros(len(part), dtype=np.bool_)
-    for place in np.flatnonzero(sizes < 16).tolist():
-        empty[place] = bytes(texts[place]).translate(None, b" \t\r\n") in (b"[]", b"null", b"{}")
-    crowd = column("iscrowd") != 0
-    return _Columns(column("id"), column("image_id"), column("category_id"), crowd, empty, offsets, sizes, checks)
-
-
-def _joined(parts: Sequence[_Columns]) -> _Columns:
-    return _Columns(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
 def _places(
     wanted: npt.NDArray[np.int64], there: Sequence[int], kind: str, who: Callable[[int], str]
 ) -> npt.NDArray[np.int64]:
     """The place of each wanted id in `there`. Raises SourceError for the first that is not there, of which `who` tells
     where it stands.
     """
-    known = np.array(there, dtype=np.int64)
-    order = np.argsort(known, kind="stable")
-    places: npt.NDArray[np.int64] = order[np.minimum(np.searchsorted(known[order], wanted), len(known) - 1)]
-    unknown = known[places] != wanted
+    found = pc.index_in(pa.array(wanted), value_set=pa.array(there, pa.int64()))
+    places: npt.NDArray[np.int64] = found.fill_null(-1).to_numpy().astype(np.int64)
+    unknown = places < 0
     if unknown.any():
         first = int(np.argmax(unknown))
         raise SourceError(

@@ -22,7 +22,7 @@ import msgspec
 from aesampler.errors import SourceError
 from aesampler.record import Category, Record
 from aesampler.scene import Scene
-from aesampler.sources import instances
+from aesampler.sources import instances, instances_json
 from aesampler.sources.source import Item, Kind, Source, Survey
 from aesampler.storage import Folder
 
@@ -31,7 +31,7 @@ _DIGITS = re.compile(r"(\d{12}\.\w+)$")
 _SENSE = re.compile(r"_\(([^)]*)\)")
 
 
-class Picture(instances.Picture, gc=False):
+class Picture(instances_json.Picture, gc=False):
     """One of `images`, with the two lists of names that only LVIS has."""
 
     file_name: str = ""
@@ -84,12 +84,13 @@ ROOT/
         short = [stem.rpartition("/")[2] for stem in stems]
         names = short if len(set(short)) == len(short) else stems
         items = [Item(id=name, group=instances.group(frame)) for name, frame in zip(names, frames, strict=True)]
+        heads = found.heads(items, frames, listing)
         return Survey(
             categories=categories(found.categories, found.where),
             exhaustive=False,
             items=items,
-            record=lambda place: found.record(place, items, frames),
-            batch=lambda places: found.batch(places, items, frames),
+            record=lambda place: found.record(place, heads),
+            batch=lambda places: found.batch(places, heads),
             files=(annotations,),
             listing=listing,
             folders=tuple(folder for folder in folders if folder or any("/" not in frame for frame in listing)),
@@ -113,7 +114,7 @@ ROOT/
         return next((path for path in ways if root.exists(path)), ways[0])
 
 
-def categories(entries: Sequence[instances.Named], where: str = "LVIS") -> tuple[Category, ...]:
+def categories(entries: Sequence[instances_json.Named], where: str = "LVIS") -> tuple[Category, ...]:
     """The vocabulary as shown: "bow_(weapon)" is "bow", or "bow (weapon)" where another name would be "bow" too.
 
     An alias that would stand for two categories stands for none. Raises SourceError where two names are alike with
@@ -145,7 +146,7 @@ def categories(entries: Sequence[instances.Named], where: str = "LVIS") -> tuple
     )
 
 
-def _spellings(entry: instances.Named) -> list[str]:
+def _spellings(entry: instances_json.Named) -> list[str]:
     """The name of a category, then its other names.
 
     v0.5 calls persons of every age "baby", v1 "person". One name of each version holds two:

@@ -32,7 +32,7 @@ from aesampler import masks
 from aesampler.errors import BadRecord, SourceError
 from aesampler.record import Category, Record
 from aesampler.scene import Scene
-from aesampler.sources import instances, sequence
+from aesampler.sources import instances, instances_json, sequence
 from aesampler.sources.source import Item, Kind, Source, Survey
 from aesampler.storage import Folder
 
@@ -63,7 +63,7 @@ class _Annotation(msgspec.Struct, gc=False):
 
 
 class _File(msgspec.Struct):
-    images: list[instances.Picture]
+    images: list[instances_json.Picture]
     annotations: list[_Annotation]
 
 
@@ -296,7 +296,7 @@ def _objects(references: Sequence[_Reference], places: dict[str, int]) -> tuple[
 
 
 def _check(
-    reference: _Reference, pictures: dict[int, instances.Picture], annotations: dict[int, _Annotation], where: str
+    reference: _Reference, pictures: dict[int, instances_json.Picture], annotations: dict[int, _Annotation], where: str
 ) -> None:
     if reference.image_id not in pictures:
         raise SourceError("a reference names an unknown picture", where=where, got=reference.image_id)

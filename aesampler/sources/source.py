@@ -39,8 +39,9 @@ class Survey:
     where they are not). record: the whole record of items[i], made when asked for, from any thread. files: files read
     whole, below the root. listing: path -> bytes of every frame and mask file that the folders hold; a frame that is
     not in it is missing. folders: the folders that were listed, with the depth, so that a later look can tell whether
-    they changed. batch: the records of several items at once, as Arrow columns named as Record's fields; for sources of
-    so many small records that making each of them in Python is what takes the time. It must say what `record` says.
+    they changed. batch: the records of several items at once, as Arrow columns named as Record's fields, and
+    `frame_bytes`, the listed bytes of each frame, -1 for a missing one; for sources of so many small records that
+    making each of them in Python is what takes the time, and without mask files. It must say what `record` says.
     """
 
     categories: tuple[Category, ...]

@@ -24,7 +24,7 @@ from aesampler.errors import SourceError
 from aesampler.record import Category, Record
 from aesampler.scene import Scene
 from aesampler.sources import instances, sequence
-from aesampler.sources.instances import Named
+from aesampler.sources.instances_json import Named
 from aesampler.sources.sequence import Marks
 from aesampler.sources.source import Item, Kind, Source, Survey
 from aesampler.storage import Folder
