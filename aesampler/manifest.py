@@ -18,7 +18,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -129,16 +129,12 @@ class SampleRow:
     masks_sha256: str = ""
 
     def described(self, **what: Any) -> SampleRow:
-        """The row with what rendering found out: any of the fields."""
+        """The row with what rendering and the shard found out: any of the fields."""
         return replace(self, **what)
 
     def rejected(self, status: Status, reason: str) -> SampleRow:
         """The row of a sample that came to nothing."""
         return replace(self, status=status, reason=reason)
-
-    def placed(self, *, shard: str, index: int, offset: int, size: int) -> SampleRow:
-        """The row with the sample's place in its shard."""
-        return replace(self, shard=shard, index=index, offset=offset, size=size)
 
 
 class ShardHead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -202,6 +198,20 @@ def rows_of(table: pa.Table) -> list[SampleRow]:
 
 def _unreadable(error: Exception, where: str) -> CorpusError:
     return CorpusError(f"not a manifest of a shard: {error}", where=where)
+
+
+class _Told(NamedTuple):
+    """What a report needs of a row."""
+
+    key: str
+    status: Status
+    reason: str
+    kind: Kind
+    frames: int
+    valid_frames: int
+    anomalous: bool
+    categories: list[str]
+    is_genuine: list[bool]
 
 
 class ShardEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -289,7 +299,8 @@ class ShardReport:
             raise CorpusError(
                 "this is not where a manifest lies", where=path, allowed="manifest/SPLIT/SOURCE-000000.parquet"
             )
-        head, rows = read_head(io.BytesIO(data), path), read_rows(io.BytesIO(data), path)
+        head, table = read_head(io.BytesIO(data), path), read_table(io.BytesIO(data), where=path)
+        rows = list(map(_Told._make, zip(*(table.column(name).to_pylist() for name in _Told._fields), strict=True)))
         done = [row for row in rows if row.status == "ok"]
         if len(done) != head.samples or not rows:
             raise CorpusError(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -41,12 +41,24 @@ def from_coco(segmentation: object, height: int, width: int) -> str:
     more than a picture's side outside (they take memory without end), a size that is not the picture's, counts that
     do not fill it.
     """
-    if isinstance(segmentation, Mapping):
-        return _from_counts(segmentation, height, width)
-    if not isinstance(segmentation, Sequence) or isinstance(segmentation, str | bytes) or not segmentation:
-        raise BadRecord("no polygon and no run lengths in a segmentation", got=_short(segmentation))
-    polygons = [_polygon(points, height, width) for points in segmentation]
-    parts = coco.frPyObjects(polygons, height, width)
+    return union_of_coco([segmentation], height, width)
+
+
+def union_of_coco(segmentations: Sequence[object], height: int, width: int) -> str:
+    """The counts of the union of COCO segmentations, at least one: see `from_coco`."""
+    polygons: list[npt.NDArray[np.float64]] = []
+    found: list[str] = []
+    for segmentation in segmentations:
+        if isinstance(segmentation, Mapping):
+            found.append(_from_counts(segmentation, height, width))
+        elif not isinstance(segmentation, list | tuple) or not segmentation:
+            raise BadRecord("no polygon and no run lengths in a segmentation", got=_short(segmentation))
+        else:
+            polygons += map(_polygon, segmentation)
+    if not polygons:
+        return union(found, height, width)
+    _check_inside(polygons, max(height, width))
+    parts = [_rle(counts, height, width) for counts in found] + coco.frPyObjects(polygons, height, width)
     return _text(parts[0] if len(parts) == 1 else coco.merge(parts))
 
 
@@ -60,15 +72,57 @@ def decode(counts: str, height: int, width: int) -> Mask:
     runs = _runs(counts, height, width)
     if not runs[1:].all():  # an empty run: what lies on both sides of it is one region
         return np.repeat(np.arange(runs.size) % 2 == 1, runs).reshape(width, height).T.copy()
-    starts = np.cumsum(runs)[:-1]  # where the value changes, down the columns
-    columns, rows = np.divmod(starts, height)
-    lanes = -(-width // 8)
-    change = np.zeros((height, lanes * 8), dtype=np.uint8)  # 1 where a pixel differs from the one above it
-    change[rows, columns] = 1
-    # The bottom of a column is not above the next one's top: a top is set where an odd number of changes is behind it.
-    change[0, :width] = np.searchsorted(starts, np.arange(width) * height, side="right") & 1
-    pixels = np.bitwise_xor.accumulate(change.view(np.uint64), axis=0).view(np.bool_)  # 8 pixels at once
-    return np.ascontiguousarray(pixels[:, :width])
+    return np.unpackbits(_Changes.of(runs, height, width).bits(), axis=1, count=width).view(np.bool_)
+
+
+def draw(counts: str, height: int, width: int) -> tuple[bytes, bytes]:
+    """The PNG of counts, as `write_png` makes it, and the bits of the mask, row by row, high bit first, as
+    `numpy.packbits` makes them. Raises BadRecord as `decode` does.
+    """
+    runs = _runs(counts, height, width)
+    if not runs[1:].all():
+        mask = decode(counts, height, width)
+        return write_png(mask), np.packbits(mask).tobytes()
+    changes = _Changes.of(runs, height, width)
+    bits = changes.bits()
+    filled = np.asarray(bits.view(np.uint64).any(axis=1))
+    picture = png.encode_changes(height, width, changes.pixels, changes.set, filled)
+    if width % 8:
+        return picture, np.packbits(np.unpackbits(bits, axis=1, count=width)).tobytes()
+    return picture, bits[:, : width // 8].tobytes()
+
+
+class _Changes(NamedTuple):
+    """The pixels that differ from the one above them, above the first row being nothing. pixels: their places, row by
+    row, int64 [changes]; set: what they are.
+    """
+
+    height: int
+    width: int
+    pixels: _Ints
+    set: Mask
+
+    @classmethod
+    def of(cls, runs: _Ints, height: int, width: int) -> _Changes:
+        """Those of run lengths of which none but the first is empty."""
+        starts = np.cumsum(runs)[:-1]  # where the value changes, down the columns
+        columns, rows = np.divmod(starts, height)
+        # The bottom of a column is not above the next one's top: a top is set where an odd number of changes is behind.
+        tops = np.flatnonzero(np.searchsorted(starts, np.arange(width) * height, side="right") & 1)
+        set = np.ones(starts.size + tops.size, dtype=np.bool_)
+        set[1 : starts.size : 2] = False
+        below = np.flatnonzero(rows)
+        pixels = np.concatenate(((rows * width + columns)[below], tops))
+        return cls(height, width, pixels, np.concatenate((set[below], set[starts.size :])))
+
+    def bits(self) -> npt.NDArray[np.uint8]:
+        """The mask, 8 pixels a byte, high bit first, rows padded to whole words of 64: uint8 [height, bytes]."""
+        stride = -(-self.width // 64) * 8
+        rows, columns = np.divmod(self.pixels, self.width)
+        bits = np.zeros(self.height * stride, dtype=np.uint8)
+        np.add.at(bits, rows * stride + (columns >> 3), (128 >> (columns & 7)).astype(np.uint8))
+        words = bits.view(np.uint64).reshape(self.height, -1)
+        return np.bitwise_xor.accumulate(words, axis=0).view(np.uint8)
 
 
 def area(counts: str, height: int, width: int) -> int:
@@ -130,21 +184,25 @@ def _from_counts(segmentation: Mapping[object, object], height: int, width: int)
     return _text(coco.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width))
 
 
-def _polygon(points: object, height: int, width: int) -> npt.NDArray[np.float64]:
+def _polygon(points: object) -> npt.NDArray[np.float64]:
     try:
         line = np.asarray(points, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise BadRecord("a polygon is not a list of numbers", got=_short(points)) from error
     if line.ndim != 1 or line.size < 6 or line.size % 2:
         raise BadRecord("a polygon is not a list of x, y of 3 points or more", got=_short(points))
-    side = max(height, width)
-    if not (line.min() >= -side and line.max() <= 2 * side):  # also where one is NaN
+    return line
+
+
+def _check_inside(polygons: Sequence[npt.NDArray[np.float64]], side: int) -> None:
+    line = np.concatenate(polygons)
+    low, high = line.min(), line.max()
+    if not (low >= -side and high <= 2 * side):  # also where one is NaN
         raise BadRecord(
             "a polygon lies far outside the picture",
-            got=f"{line.min():g} to {line.max():g}",
+            got=f"{low:g} to {high:g}",
             allowed=f"{-side} to {2 * side}",
         )
-    return line
 
 
 def _runs(counts: str, height: int, width: int) -> _Ints:

@@ -51,11 +51,26 @@ def encode(mask: npt.NDArray[np.bool_]) -> bytes:
     changed = mask.copy()
     np.not_equal(mask[1:], mask[:-1], out=changed[1:])
     pixels = np.flatnonzero(changed)
-    kinds = np.where(mask.reshape(-1)[pixels], 3, 1)
-    filled[1:] |= filled[:-1]  # as it was: the row above (the ufunc copies what overlaps)
-    marks = np.flatnonzero(filled) * (width + 1)
-    pixels += pixels // width + 1  # a byte before each row says its filter
-    return _png(height, width, np.sort(np.concatenate((pixels << 2 | kinds, marks << 2 | 2))))
+    return encode_changes(height, width, pixels, mask.reshape(-1)[pixels], filled)
+
+
+def encode_changes(
+    height: int,
+    width: int,
+    pixels: _Ints,
+    set: npt.NDArray[np.bool_],
+    filled: npt.NDArray[np.bool_],
+) -> bytes:
+    """`encode` of a mask known by its changes. pixels: places, row by row, in any order, of those that differ from the
+    pixel above them, above the first row being nothing; set: what they are; filled: [height], the rows that have any.
+    """
+    if not pixels.size:
+        return _empty(height, width)
+    marked = filled.copy()
+    marked[1:] |= filled[:-1]
+    marks = np.flatnonzero(marked) * (width + 1)
+    places = pixels + pixels // width + 1  # a byte before each row says its filter
+    return _png(height, width, np.sort(np.concatenate((places << 2 | np.where(set, 3, 1), marks << 2 | 2))))
 
 
 @lru_cache(maxsize=1024)
@@ -86,9 +101,9 @@ def _chunk(name: bytes, body: bytes) -> bytes:
 def _deflate(keys: _Ints, size: int) -> bytes:
     """One DEFLATE block of `size` bytes that are 0 but for `keys`."""
     fresh = np.ones(keys.size, dtype=np.bool_)
-    np.not_equal(np.diff(keys), 4, out=fresh[1:])  # not the byte before it once more
-    first = np.flatnonzero(fresh)
-    length = np.diff(first, append=keys.size)
+    np.not_equal(keys[1:] - keys[:-1], 4, out=fresh[1:])  # not the byte before it once more
+    bounds = np.append(np.flatnonzero(fresh), keys.size)
+    first, length = bounds[:-1], bounds[1:] - bounds[:-1]
     start = keys[first] >> 2
     ends = np.concatenate(([0], start + length))
 
@@ -118,7 +133,7 @@ def _pack(codes: npt.NDArray[np.uint64], bits: _Ints) -> bytes:
     offsets = ends - bits
     word = offsets >> 6
     shift = (offsets & 63).astype(np.uint64)
-    starts = np.flatnonzero(np.diff(word, prepend=-1))
+    starts = np.append(0, 1 + np.flatnonzero(word[1:] != word[:-1]))
     words = np.bitwise_or.reduceat(codes << shift, starts)
     last = np.append(starts[1:], codes.size) - 1
     spill = codes[last] >> np.uint64(1) >> (np.uint64(63) - shift[last])

@@ -29,8 +29,8 @@ def generator(seed: int, *parts: str | int) -> np.random.Generator:
     Callers draw with `Generator.random` only: its doubles come straight from the bit stream, which numpy promises to
     keep, while `integers`, `choice` and `permutation` may change between numpy versions.
     """
-    words = np.frombuffer(_digest((seed, *parts), 16), dtype="<u4")
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([int(word) for word in words])))
+    words = np.frombuffer(_digest((seed, *parts), 16), dtype="<u4").astype(np.uint32)
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
 
 
 def order(*parts: str | int) -> int:

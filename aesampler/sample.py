@@ -132,14 +132,9 @@ def _nothing(height: int, width: int) -> str:
     return masks.encode(np.zeros((height, width), dtype=bool))
 
 
-def _drawn(plane: npt.NDArray[np.bool_]) -> tuple[bytes, bytes]:
-    """The PNG of a mask, and its bits as `masks_digest` takes them."""
-    return masks.write_png(plane), np.packbits(plane).tobytes()
-
-
 @lru_cache(maxsize=256)
 def _blank(height: int, width: int) -> tuple[bytes, bytes]:
-    return _drawn(np.zeros((height, width), dtype=bool))
+    return masks.draw(_nothing(height, width), height, width)
 
 
 def _union(tracks: Mapping[str, Track], names: Sequence[str], place: int, scene: Scene) -> str | None:
@@ -250,7 +245,7 @@ def encode(
     drawn = {_nothing(height, width): _blank(height, width)}
     for place, (picture, counts) in enumerate(zip(pictures, labels.masks, strict=True)):
         if counts not in drawn:
-            drawn[counts] = _drawn(masks.decode(counts, height, width))
+            drawn[counts] = masks.draw(counts, height, width)
         png, bits = drawn[counts]
         digest.update(bits)
         prefix = "" if kind == "image" else f"{place:03d}."

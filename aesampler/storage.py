@@ -99,8 +99,8 @@ class Folder:
     def read(self, rel: str) -> bytes:
         """The bytes of a whole file."""
         if self.is_local:
-            with _reading(self._at(rel)) as where, open(where, "rb") as file:
-                return file.read()
+            with _reading(self._at(rel)) as where, open(where, "rb", buffering=0) as file:
+                return file.readall()
         return self._remote(rel, _cat)
 
     def read_range(self, rel: str, offset: int, size: int) -> bytes:

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,9 @@ AHEAD = 16
 
 Note = Callable[[str], None]
 """Told each key before its record is touched."""
+
+Found = dict[str, Any]
+"""What rendering found out: fields of a row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +91,9 @@ def build_shard(task: ShardTask, job: Job, note: Note = lambda key: None) -> Sha
         def write(sink: BinaryIO) -> None:
             nonlocal head
             writer = ShardWriter(sink)
-            for index, (row, members) in enumerate(itertools.chain([first], made)):
+            for index, (row, found, members) in enumerate(itertools.chain([first], made)):
                 block = writer.add(row.key, members)
-                rows.append(row.placed(shard=tar, index=index, offset=block.offset, size=block.size))
+                rows.append(row.described(shard=tar, index=index, offset=block.offset, size=block.size, **found))
             done = writer.finish()
             head = ShardHead(
                 encoding=bench.encoding,
@@ -276,8 +279,10 @@ def _fetched(units: Iterator[_Unit], reader: Source, root: Folder) -> Iterator[t
             yield ready, future.result
 
 
-def _samples(bench: _Bench, rows: list[SampleRow], note: Note) -> Iterator[tuple[SampleRow, list[Member]]]:
-    """The samples of a task, each its row and its members; what failed or was skipped goes straight to `rows`."""
+def _samples(bench: _Bench, rows: list[SampleRow], note: Note) -> Iterator[tuple[SampleRow, Found, list[Member]]]:
+    """The samples of a task, each its row, what rendering found out and its members; what failed or was skipped goes
+    straight to `rows`.
+    """
     for unit, fetch in _fetched(_units(bench), bench.reader, bench.root):
         note(unit.key)
         record = unit.record
@@ -299,15 +304,17 @@ def _samples(bench: _Bench, rows: list[SampleRow], note: Note) -> Iterator[tuple
         if rendered is None:
             rows.append(row.rejected("skipped", NOTHING_TO_DRAW))
         else:
-            yield rendered
+            yield row, *rendered
 
 
 def _stem(path: str) -> str:
     return path.rpartition("/")[2].rpartition(".")[0]
 
 
-def _render(bench: _Bench, unit: _Unit, pictures: list[bytes], row: SampleRow) -> tuple[SampleRow, list[Member]] | None:
-    """One sample: its row and members; None where no irrelevant name may be drawn. Raises BadRecord."""
+def _render(bench: _Bench, unit: _Unit, pictures: list[bytes], row: SampleRow) -> tuple[Found, list[Member]] | None:
+    """One sample: what its row says besides, and its members; None where no irrelevant name may be drawn. Raises
+    BadRecord.
+    """
     size, formats = _checked(unit, pictures)
     scene = bench.reader.scene(bench.root, unit.record, bench.names, unit.places, size)
     pictures, size = _encoded(bench, unit, pictures, size, formats)
@@ -343,20 +350,20 @@ def _render(bench: _Bench, unit: _Unit, pictures: list[bytes], row: SampleRow) -
         exposure=exposure,
         labels=labels,
     )
-    return row.described(
-        frames=bench.frames,
-        valid_frames=len(pictures),
-        height=scene.height,
-        width=scene.width,
-        anomalous=exposure.anomalous,
-        categories=exposure.categories,
-        is_genuine=exposure.is_genuine,
-        presence=exposure.presence,
-        frame_labels=labels.frame_labels,
-        anomaly_area=encoded.anomaly_area,
-        ignored_area=encoded.ignored_area,
-        masks_sha256=encoded.masks_sha256,
-    ), encoded.members
+    return {
+        "frames": bench.frames,
+        "valid_frames": len(pictures),
+        "height": scene.height,
+        "width": scene.width,
+        "anomalous": exposure.anomalous,
+        "categories": exposure.categories,
+        "is_genuine": exposure.is_genuine,
+        "presence": exposure.presence,
+        "frame_labels": labels.frame_labels,
+        "anomaly_area": encoded.anomaly_area,
+        "ignored_area": encoded.ignored_area,
+        "masks_sha256": encoded.masks_sha256,
+    }, encoded.members
 
 
 def _checked(unit: _Unit, pictures: list[bytes]) -> tuple[tuple[int, int], set[str]]:

@@ -172,7 +172,7 @@ def _sample(writer: ShardWriter, part: Part, place: int, path: str, recipe: dict
         ignored_area=encoded.ignored_area,
         masks_sha256=encoded.masks_sha256,
     )
-    return described.placed(shard=path, index=index, offset=block.offset, size=block.size)
+    return described.described(shard=path, index=index, offset=block.offset, size=block.size)
 
 
 def _scene(random: np.random.Generator, *, bare: bool, frames: int) -> Scene:
@@ -226,7 +226,7 @@ def rewrite(folder: Folder, change: Change, *, head: Callable[[CorpusHead], Corp
                 if row.status == "ok":
                     row, members = change(row, next(blocks)[1])
                     block = writer.add(row.key, list(members.items()))
-                    rows[place] = row.placed(shard=row.shard, index=row.index, offset=block.offset, size=block.size)
+                    rows[place] = row.described(shard=row.shard, index=row.index, offset=block.offset, size=block.size)
             done = writer.finish()
             now = msgspec.structs.replace(was, bytes=done.bytes, sha256=done.sha256) if was.path else was
             if was.path:

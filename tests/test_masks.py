@@ -228,6 +228,21 @@ def test_any_polygons_are_pycocotools(polygons: list[list[float]]) -> None:
     assert counts == oracle.merge(oracle.frPyObjects(polygons, 20, 17))["counts"].decode()
 
 
+@given(st.lists(st.sampled_from(["square", "triangle", "runs", "text"]), min_size=1, max_size=4))
+def test_the_union_of_segmentations_of_any_form_is_that_of_their_masks(kinds: list[str]) -> None:
+    plane = np.zeros((20, 17), dtype=bool)
+    plane[3:9, ::2] = True
+    forms = {
+        "square": [[2, 2, 9, 2, 9, 12, 2, 12], [11, 1, 15, 1, 15, 4]],
+        "triangle": [[1, 18, 16, 19, 8, 6]],
+        "runs": {"size": [20, 17], "counts": counts_of(plane)},
+        "text": {"size": [20, 17], "counts": masks.encode(plane[::-1])},
+    }
+    given_forms = [forms[kind] for kind in kinds]
+    one_by_one = [masks.from_coco(form, 20, 17) for form in given_forms]
+    assert masks.union_of_coco(given_forms, 20, 17) == masks.union(one_by_one, 20, 17)
+
+
 # Index images
 
 
@@ -357,6 +372,25 @@ def test_the_real_mismatch_of_judo(real_data: Path) -> None:
 
 
 # PNG
+
+
+@given(st.integers(1, 30), st.integers(1, 150), st.integers(1, 9), st.floats(0, 1), st.integers(0, 2**32))
+def test_a_mask_drawn_from_its_counts_is_the_one_drawn_from_its_pixels(
+    height: int, width: int, cell: int, density: float, seed: int
+) -> None:
+    cells = np.random.default_rng(seed).random((height, width)) < density**2
+    mask = np.repeat(np.repeat(cells, cell, axis=0), cell, axis=1)[:height, :width]
+    picture, bits = masks.draw(masks.encode(mask), height, width)
+    assert picture == masks.write_png(mask)
+    assert bits == np.packbits(mask).tobytes()
+
+
+def test_empty_runs_are_drawn_too() -> None:
+    counts = masks.from_coco({"size": [3, 5], "counts": [0, 2, 0, 4, 3, 0, 6]}, 3, 5)
+    mask = masks.decode(counts, 3, 5)
+    assert masks.draw(counts, 3, 5) == (masks.write_png(mask), np.packbits(mask).tobytes())
+    with pytest.raises(BadRecord):
+        masks.draw(counts, 3, 6)
 
 
 @given(drawn())

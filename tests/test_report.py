@@ -296,7 +296,7 @@ def large(root: Path, shards: int, each: int) -> Folder:
                     anomaly_area=(0.1 * flag,),
                     ignored_area=(0.0,),
                     size=1024,
-                ).placed(shard=f"train/coco-{index:06d}.tar", index=place, offset=1024 * place, size=1024)
+                ).described(shard=f"train/coco-{index:06d}.tar", index=place, offset=1024 * place, size=1024)
             )
         head = ShardHead(
             encoding="jpg", path=f"train/coco-{index:06d}.tar", samples=each, bytes=1024 * each, sha256="0"

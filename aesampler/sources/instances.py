@@ -344,19 +344,21 @@ def scene(root: Folder, record: Record, names: Sequence[str], size: tuple[int, i
             allowed=f"{record.height} x {record.width}",
         )
     partly = set(record.incomplete)
-    found: dict[str, dict[int, list[str]]] = {"segments": {}, "incomplete": {}, "ignored": {}}
+    found: dict[tuple[str, int], list[Any]] = {}
     for index, is_crowd, segmentation in marks(root, record.payload):
-        if not segmentation:
-            continue
+        if segmentation:
+            kind = "ignored" if is_crowd else "incomplete" if index in partly else "segments"
+            found.setdefault((kind, index), []).append(segmentation)
+    tracks: dict[str, dict[str, Track]] = {"segments": {}, "incomplete": {}, "ignored": {}}
+    for (kind, index), segmentations in found.items():
         try:
-            counts = masks.from_coco(segmentation, height, width)
+            counts = masks.union_of_coco(segmentations, height, width)
         except BadRecord as error:
             raise BadRecord(
                 error.what, where=f"{record.id}: {names[index]}", got=error.got, allowed=error.allowed
             ) from error
-        kind = "ignored" if is_crowd else "incomplete" if index in partly else "segments"
-        found[kind].setdefault(index, []).append(counts)
-    tracks = {kind: _united(by_index, names, height, width) for kind, by_index in found.items()}
+        if masks.area(counts, height, width):  # a name without a pixel is merely present
+            tracks[kind][names[index]] = (counts,)
     seen = {names[i] for i in (*record.masked, *record.ignored, *record.incomplete, *record.elsewhere)}
     return Scene(
         height=height,
@@ -395,16 +397,6 @@ def marks(root: Folder, payload: bytes) -> Iterator[tuple[int, int, Any]]:
 @lru_cache(maxsize=16)
 def _opened(file: str) -> _Texts:
     return _Texts(file)
-
-
-def _united(by_index: dict[int, list[str]], names: Sequence[str], height: int, width: int) -> dict[str, Track]:
-    """The union of each name's masks; a name without a pixel is left out."""
-    united: dict[str, Track] = {}
-    for index, found in by_index.items():
-        counts = found[0] if len(found) == 1 else masks.union(found, height, width)
-        if masks.area(counts, height, width):
-            united[names[index]] = (counts,)
-    return united
 
 
 def _places(
