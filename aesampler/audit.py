@@ -107,12 +107,14 @@ def _held_out(
     fold = np.fromiter((rng.order("audit", key) % FOLDS for key in keys), dtype=np.int64, count=len(keys))
     right, pairs, yes, no = 0.0, 0, 0, 0
     features = _Features.of(lists)
+    weights = np.zeros(features.columns)
     for part in range(FOLDS):
         test = fold == part
         sides = [int((label & test).sum()), int((~label & test).sum())]
         if min(*sides, int((label & ~test).sum()), int((~label & ~test).sum())) == 0:
             continue
-        scores = features.taken(test) @ fit(features.taken(~test), label[~test])
+        weights = fit(features.taken(~test), label[~test], weights)  # begun where the fold before ended
+        scores = features.taken(test) @ weights
         right += roc_auc(scores, label[test]) * sides[0] * sides[1]
         pairs, yes, no = pairs + sides[0] * sides[1], yes + sides[0], no + sides[1]
     if not pairs:
@@ -170,9 +172,9 @@ class _Features:
         return total
 
 
-def fit(features: _Features, label: npt.NDArray[np.bool_]) -> Floats:
-    """The weights of the logistic regression, the constant last and not penalised: Newton's method, each step by
-    conjugate gradients.
+def fit(features: _Features, label: npt.NDArray[np.bool_], weights: Floats) -> Floats:
+    """The weights of the logistic regression, the constant last and not penalised: Newton's method from `weights` on,
+    each step by conjugate gradients.
     """
     target = label.astype(np.float64)
     penalty = np.full(features.columns, PENALTY)
@@ -182,7 +184,6 @@ def fit(features: _Features, label: npt.NDArray[np.bool_]) -> Floats:
         logit = features @ weights
         return float((np.logaddexp(0.0, logit) - target * logit).sum() + 0.5 * (penalty * weights**2).sum())
 
-    weights = np.zeros(features.columns)
     now = loss(weights)
     for _ in range(50):
         chance = 1.0 / (1.0 + np.exp(-np.clip(features @ weights, -500, 500)))

@@ -36,10 +36,10 @@ SLACK = 2
 def from_coco(segmentation: object, height: int, width: int) -> str:
     """The counts of a COCO segmentation: a list of polygons, or {"counts": list | str | bytes, "size": [H, W]}.
 
-    The mask is pycocotools' `annToRLE` of it. Raises BadRecord where that has no answer or a wrong one: no polygon,
-    fewer than 3 points (two are read as a box), an odd number of coordinates, coordinates that are not finite or lie
-    more than a picture's side outside (they take memory without end), a size that is not the picture's, counts that
-    do not fill it.
+    The mask is pycocotools' `annToRLE` of it, without the runs of nothing that run lengths may hold. Raises BadRecord
+    where that has no answer or a wrong one: no polygon, fewer than 3 points (two are read as a box), an odd number of
+    coordinates, coordinates that are not finite or lie more than a picture's side outside (they take memory without
+    end), a size that is not the picture's, counts that do not fill it.
     """
     return union_of_coco([segmentation], height, width)
 
@@ -65,6 +65,12 @@ def union_of_coco(segmentations: Sequence[object], height: int, width: int) -> s
 def encode(mask: Mask) -> str:
     """The counts of a bool mask [height, width]."""
     return _text(coco.encode(np.asfortranarray(mask, dtype=np.uint8)))
+
+
+@lru_cache(maxsize=4096)
+def empty(height: int, width: int) -> str:
+    """The counts of no pixel: of the counts that this module makes, no others say so."""
+    return encode(np.zeros((height, width), dtype=np.bool_))
 
 
 def decode(counts: str, height: int, width: int) -> Mask:
@@ -135,7 +141,7 @@ def union(counts: Sequence[str], height: int, width: int) -> str:
     if len(counts) == 1:
         return counts[0]
     if not counts:
-        return _empty(height, width)
+        return empty(height, width)
     return _text(coco.merge([_rle(each, height, width) for each in counts]))
 
 
@@ -171,8 +177,8 @@ def _from_counts(segmentation: Mapping[object, object], height: int, width: int)
     if isinstance(counts, bytes):
         counts = counts.decode("latin-1")
     if isinstance(counts, str):
-        _runs(counts, height, width)
-        return counts
+        runs = _runs(counts, height, width)
+        return counts if runs.size > 1 and runs[1:].all() else encode(decode(counts, height, width))
     if not isinstance(counts, Sequence):
         raise BadRecord("run lengths are neither a list nor a string", got=_short(counts))
     if set(map(type, counts)) != {int} or min(counts) < 0 or sum(counts) != height * width:
@@ -181,7 +187,8 @@ def _from_counts(segmentation: Mapping[object, object], height: int, width: int)
             got=_short(counts),
             allowed=f"counts from 0 that add up to {height * width}",
         )
-    return _text(coco.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width))
+    text = _text(coco.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width))
+    return encode(decode(text, height, width)) if 0 in counts[1:] else text
 
 
 def _polygon(points: object) -> npt.NDArray[np.float64]:
@@ -227,11 +234,6 @@ def _runs(counts: str, height: int, width: int) -> _Ints:
             if runs.min() >= 0 and int(runs.sum()) == height * width:
                 return runs
     raise BadRecord("run lengths do not fill the picture", got=_short(counts), allowed=f"{height} x {width}")
-
-
-@lru_cache(maxsize=1024)
-def _empty(height: int, width: int) -> str:
-    return encode(np.zeros((height, width), dtype=np.bool_))
 
 
 def _rle(counts: str, height: int, width: int) -> dict[str, object]:

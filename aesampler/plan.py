@@ -202,6 +202,8 @@ def _rows(catalog: Catalog, limit: int | None) -> Iterator[tuple[str, list[int]]
 def split_of(entry: SourceEntry, group: str) -> Subset:
     """The split that `group` is dealt to: by its hash alone, so that two sources that share a picture deal it alike."""
     shares = entry.shares
+    if len(shares) == 1:
+        return next(iter(shares))
     place, edge = rng.share("split", group), 0.0
     for split, part in shares.items():
         edge += part
@@ -227,7 +229,7 @@ class _Dealer:
     def __init__(self, recipe: Recipe, place: int, split: Subset) -> None:
         self.recipe, self.place, self.split = recipe, place, split
         self.entry = recipe.sources[place]
-        self.kind = self.entry.reader.kind
+        self.clips = recipe.clips if self.entry.reader.kind == "clip" else ClipSettings(frames=1)
         self.tasks: list[ShardTask] = []
         self.records = self.samples = self.frames = self.missing = 0
         self.first_missing = ""
@@ -235,7 +237,7 @@ class _Dealer:
 
     def add(self, row: int, group: str, frame_bytes: list[int]) -> None:
         """Take one record; a video's clips stay in one shard."""
-        clips = self.recipe.clips if self.kind == "clip" else ClipSettings(frames=1)
+        clips = self.clips
         starts = clips.starts(len(frame_bytes))
         taken = [[frame_bytes[place] for place in clips.places(start, len(frame_bytes))] for start in starts]
         size = sum(max(value, 0) for clip in taken for value in clip)
@@ -276,7 +278,7 @@ class _Dealer:
             source=self.entry.name,
             format=self.entry.format,
             split=self.split,
-            kind=self.kind,
+            kind=self.entry.reader.kind,
             encoding=encoding,
             transcoded=transcoded,
             records=self.records,

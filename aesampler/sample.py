@@ -46,7 +46,7 @@ class Labels:
 
 def anomaly(scene: Scene, exposure: Exposure, frames: int) -> tuple[str, ...]:
     """The masks of `scene` under `exposure`, as `label` has them, padded to `frames`."""
-    nothing = _nothing(scene.height, scene.width)
+    nothing = masks.empty(scene.height, scene.width)
     found = [_union(scene.segments, exposure.genuine, place, scene) or nothing for place in range(len(scene.annotated))]
     return tuple(found + found[-1:] * (frames - len(found)))
 
@@ -54,7 +54,7 @@ def anomaly(scene: Scene, exposure: Exposure, frames: int) -> tuple[str, ...]:
 def label(scene: Scene, exposure: Exposure, frames: int, rule: Literal["presence", "clip"]) -> Labels:
     """The labels of `scene` under `exposure`, padded to `frames`; the module's docstring has the rules."""
     height, width = scene.height, scene.width
-    nothing = _nothing(height, width)
+    nothing = masks.empty(height, width)
     anomalous = anomaly(scene, exposure, frames)
     ignored, labels = [], []
     for place, annotated in enumerate(scene.annotated):
@@ -107,7 +107,7 @@ def resized(scene: Scene, height: int, width: int) -> Scene:
 
     def track(counts: Track) -> Track:
         smaller = (None if c is None else masks.resize(c, scene.height, scene.width, height, width) for c in counts)
-        return tuple(None if c is None or c == _nothing(height, width) else c for c in smaller)
+        return tuple(None if c is None or c == masks.empty(height, width) else c for c in smaller)
 
     def tracks(named: Mapping[str, Track]) -> dict[str, Track]:
         smaller = {name: track(counts) for name, counts in named.items()}
@@ -127,14 +127,9 @@ def resized(scene: Scene, height: int, width: int) -> Scene:
     )
 
 
-@lru_cache(maxsize=4096)
-def _nothing(height: int, width: int) -> str:
-    return masks.encode(np.zeros((height, width), dtype=bool))
-
-
 @lru_cache(maxsize=256)
 def _blank(height: int, width: int) -> tuple[bytes, bytes]:
-    return masks.draw(_nothing(height, width), height, width)
+    return masks.draw(masks.empty(height, width), height, width)
 
 
 def _union(tracks: Mapping[str, Track], names: Sequence[str], place: int, scene: Scene) -> str | None:
@@ -242,7 +237,8 @@ def encode(
     )
     members = [("json", msgspec.json.encode(body)), ("cls", b"1" if exposure.anomalous else b"0")]
     digest = hashlib.sha256(b"%d %d %d\n" % (len(labels.masks), height, width))
-    drawn = {_nothing(height, width): _blank(height, width)}
+    nothing = masks.empty(height, width)
+    drawn = {nothing: _blank(height, width)}
     for place, (picture, counts) in enumerate(zip(pictures, labels.masks, strict=True)):
         if counts not in drawn:
             drawn[counts] = masks.draw(counts, height, width)
@@ -250,11 +246,15 @@ def encode(
         digest.update(bits)
         prefix = "" if kind == "image" else f"{place:03d}."
         members += [(f"{prefix}{encoding}", picture), (f"{prefix}mask.png", png)]
+
+    def share(counts: str) -> float:
+        return 0.0 if counts == nothing else masks.area(counts, height, width) / (height * width)
+
     return Encoded(
         members=members,
         masks_sha256=digest.hexdigest(),
-        anomaly_area=tuple(masks.area(counts, height, width) / (height * width) for counts in labels.masks),
-        ignored_area=tuple(masks.area(counts, height, width) / (height * width) for counts in labels.ignored),
+        anomaly_area=tuple(map(share, labels.masks)),
+        ignored_area=tuple(map(share, labels.ignored)),
     )
 
 

@@ -16,6 +16,7 @@ import errno
 import fcntl
 import hashlib
 import importlib.util
+import io
 import itertools
 import os
 import re
@@ -38,6 +39,7 @@ BACKOFF: tuple[float, ...] = (0.5, 2.0)
 _TEMPORARY = re.compile(r"\.aesampler-tmp-\d+-\d+")
 _LOCK = ".aesampler-lock"
 _BLOCK = 8 << 20  # bytes read ahead from a store: s3fs asks for 50 MB at a time otherwise, in each worker
+_HANDED = 8 << 20  # bytes that are handed to a local disk at once
 _LASTING = (FileExistsError, PermissionError, NotImplementedError, ValueError, TypeError)
 _CLIENTS = {"aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "requests", "urllib3"}
 _counter = itertools.count()
@@ -452,6 +454,23 @@ def _unlink(where: str) -> None:
             os.unlink(where)
 
 
+class _Handed(io.FileIO):
+    """A file that hands its bytes to the disk as they come, so that its fsync finds little left to wait for: that was a
+    fifteenth of a build.
+    """
+
+    _given = _written = 0
+
+    def write(self, data: Any) -> int:
+        written = super().write(data)
+        self._written += written
+        if self._written - self._given >= _HANDED and hasattr(os, "posix_fadvise"):
+            # Linux starts to write what is asked to leave memory, and keeps it there until it is written.
+            os.posix_fadvise(self.fileno(), self._given, self._written - self._given, os.POSIX_FADV_DONTNEED)
+            self._given = self._written
+        return written
+
+
 @contextlib.contextmanager
 def _temporary(target: str) -> Iterator[tuple[str, BinaryIO]]:
     """A new file beside `target`, open for writing, that is gone at the end unless it was renamed."""
@@ -465,7 +484,7 @@ def _temporary(target: str) -> Iterator[tuple[str, BinaryIO]]:
         except FileExistsError:
             continue
     try:
-        with open(handle, "wb") as file:
+        with io.BufferedWriter(_Handed(handle, "wb")) as file:
             yield name, file
     finally:
         with contextlib.suppress(FileNotFoundError):

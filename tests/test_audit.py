@@ -38,7 +38,10 @@ def matrix(samples: list[list[str]]) -> np.ndarray:
 def test_the_classifier_is_that_of_scikit_learn(shortcut: float) -> None:
     samples, label = lists(800, 1, shortcut)
     theirs = LogisticRegression(C=1.0, tol=1e-10, max_iter=5000).fit(matrix(samples), label)
-    ours = fit(_Features.of(samples), np.array(label))
+    features = _Features.of(samples)
+    ours = fit(features, np.array(label), np.zeros(features.columns))
+    again = fit(features, np.array(label), np.random.default_rng(0).normal(size=features.columns))
+    assert np.abs(again - ours).max() < 1e-3
     assert np.allclose(ours[:-1], theirs.coef_[0], atol=2e-3)
     assert np.allclose(_Features.of(samples) @ ours, theirs.decision_function(matrix(samples)), atol=2e-3)
 

@@ -127,7 +127,11 @@ def test_runs_of_length_0_are_read_as_pycocotools_does(runs: list[int], height: 
     size = height, sum(runs) // height
     rle = {"size": list(size), "counts": runs}
     counts = masks.from_coco(rle, *size)
-    assert np.array_equal(masks.decode(counts, *size), oracle.decode(oracle.frPyObjects(rle, *size)))
+    mask = masks.decode(counts, *size)
+    assert np.array_equal(mask, oracle.decode(oracle.frPyObjects(rle, *size)))
+    text = {"size": list(size), "counts": oracle.frPyObjects(rle, *size)["counts"]}
+    assert masks.from_coco(text, *size) == counts == masks.encode(mask)
+    assert (counts == masks.empty(*size)) == (not mask.any())
 
 
 @given(st.data(), st.integers(1, 30), st.integers(1, 30), st.integers(1, 6))

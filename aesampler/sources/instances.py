@@ -357,7 +357,7 @@ def scene(root: Folder, record: Record, names: Sequence[str], size: tuple[int, i
             raise BadRecord(
                 error.what, where=f"{record.id}: {names[index]}", got=error.got, allowed=error.allowed
             ) from error
-        if masks.area(counts, height, width):  # a name without a pixel is merely present
+        if counts != masks.empty(height, width):  # a name without a pixel is merely present
             tracks[kind][names[index]] = (counts,)
     seen = {names[i] for i in (*record.masked, *record.ignored, *record.incomplete, *record.elsewhere)}
     return Scene(
@@ -382,15 +382,17 @@ def marks(root: Folder, payload: bytes) -> Iterator[tuple[int, int, Any]]:
         return
     path, _, rows = payload[1:].partition(b"\n")
     file = f"{root.url}/{path.decode()}"
+    texts = _opened(file)
     for offset, size, code, crc in np.frombuffer(rows, REFERENCE).tolist():
-        text = os.pread(_opened(file).descriptor, size, offset)
+        text = os.pread(texts.descriptor, size, offset)
         if zlib.crc32(text) != crc:
             _opened.cache_clear()  # the file that was held may since have been replaced
-            text = os.pread(_opened(file).descriptor, size, offset)
-        if zlib.crc32(text) != crc:
-            raise SourceError(
-                "the file has changed since it was catalogued", where=file, do="run again when it is at rest"
-            )
+            texts = _opened(file)
+            text = os.pread(texts.descriptor, size, offset)
+            if zlib.crc32(text) != crc:
+                raise SourceError(
+                    "the file has changed since it was catalogued", where=file, do="run again when it is at rest"
+                )
         yield code >> 1, code & 1, msgspec.json.decode(text)
 
 

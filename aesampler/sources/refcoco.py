@@ -324,7 +324,7 @@ def _counts(text: msgspec.Raw, size: tuple[int, int], identity: str) -> str | No
     if isinstance(segmentation, list) and segmentation and isinstance(segmentation[0], dict):
         parts = segmentation
     try:
-        counts = masks.union([masks.from_coco(part, *size) for part in parts], *size)
+        counts = masks.union_of_coco(parts, *size)
     except BadRecord as error:
         raise BadRecord(error.what, where=identity, got=error.got, allowed=error.allowed) from error
-    return counts if masks.area(counts, *size) else None
+    return counts if counts != masks.empty(*size) else None

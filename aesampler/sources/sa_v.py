@@ -15,11 +15,10 @@ video's clips in one pass (open_videos.py).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import ClassVar, Literal
 
 import msgspec
-import numpy as np
 from pydantic import Field
 
 from aesampler import masks
@@ -166,7 +165,7 @@ and
             void = shown.pop(UNNAMED, None)
             if void is not None and shown:
                 void = masks.subtract(void, masks.union(list(shown.values()), *size), *size)
-            return Marks(shown=shown, void=void if void is not None and masks.area(void, *size) else None)
+            return Marks(shown=shown, void=void if void is not None and void != masks.empty(*size) else None)
 
         return sequence.assembled(record, names, frames, size, marks)
 
@@ -224,12 +223,7 @@ def _record(root: Folder, item: Item, path: str, annotation: str, named: Named, 
 
 
 def _has_pixels(text: msgspec.Raw, size: tuple[int, int]) -> bool:
-    return msgspec.json.decode(text, type=_Run).counts != _nothing(*size)
-
-
-@lru_cache(maxsize=64)
-def _nothing(height: int, width: int) -> str:
-    return masks.encode(np.zeros((height, width), dtype=np.bool_))
+    return msgspec.json.decode(text, type=_Run).counts != masks.empty(*size)
 
 
 def _in_folders(root: Folder, part: str, named: Named, names_file_path: str, how: str) -> Survey:

@@ -137,7 +137,7 @@ def counts(segmentation: msgspec.Raw, size: tuple[int, int], who: str) -> str | 
         found = masks.from_coco(told, *size)
     except BadRecord as error:
         raise BadRecord(error.what, where=who, got=error.got, allowed=error.allowed) from error
-    return found if masks.area(found, *size) else None
+    return found if found != masks.empty(*size) else None
 
 
 def by_sequence(

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -133,7 +132,7 @@ def _as_stored(body: SampleJson, scene: Scene | None) -> tuple[Exposure, Labels]
         is_genuine=tuple(body.is_genuine),
         presence=tuple(body.presence),
     )
-    counts = [_nothing(body.height, body.width)] * len(body.frame_labels)
+    counts = [masks.empty(body.height, body.width)] * len(body.frame_labels)
     if exposure.anomalous and scene is not None:
         counts = list(sample.anomaly(scene, exposure, len(body.frame_labels)))
     labels = Labels(
@@ -182,7 +181,7 @@ def _planes(counts: Sequence[str], stored: tuple[int, int], size: tuple[int, int
     for place, each in enumerate(counts):
         if place and each == counts[place - 1]:
             planes[place] = planes[place - 1]
-        elif each != _nothing(*stored):
+        elif each != masks.empty(*stored):
             plane = masks.decode(each, *stored)
             planes[place] = plane if size == stored else plane[rows[:, None], columns]
     return planes
@@ -198,8 +197,3 @@ def _target(stored: tuple[int, int], resize: Resize) -> tuple[int, int]:
         return stored
     height, width = (max(1, (2 * each * resize + side) // (2 * side)) for each in stored)
     return height, width
-
-
-@lru_cache(maxsize=4096)
-def _nothing(height: int, width: int) -> str:
-    return masks.encode(np.zeros((height, width), dtype=np.bool_))
