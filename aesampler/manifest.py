@@ -128,10 +128,6 @@ class SampleRow:
     origin_frames: tuple[str, ...] = ()
     masks_sha256: str = ""
 
-    def described(self, **what: Any) -> SampleRow:
-        """The row with what rendering and the shard found out: any of the fields."""
-        return replace(self, **what)
-
     def rejected(self, status: Status, reason: str) -> SampleRow:
         """The row of a sample that came to nothing."""
         return replace(self, status=status, reason=reason)

@@ -202,8 +202,8 @@ def _polygon(points: object) -> npt.NDArray[np.float64]:
 
 
 def _check_inside(polygons: Sequence[npt.NDArray[np.float64]], side: int) -> None:
-    line = np.concatenate(polygons)
-    low, high = line.min(), line.max()
+    line = polygons[0] if len(polygons) == 1 else np.concatenate(polygons)
+    low, high = np.minimum.reduce(line), np.maximum.reduce(line)
     if not (low >= -side and high <= 2 * side):  # also where one is NaN
         raise BadRecord(
             "a polygon lies far outside the picture",

@@ -48,8 +48,8 @@ AHEAD = 16
 Note = Callable[[str], None]
 """Told each key before its record is touched."""
 
-Found = dict[str, Any]
-"""What rendering found out: fields of a row."""
+Row = dict[str, Any]
+"""Fields of a `SampleRow`, all but its place in the shard."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +91,9 @@ def build_shard(task: ShardTask, job: Job, note: Note = lambda key: None) -> Sha
         def write(sink: BinaryIO) -> None:
             nonlocal head
             writer = ShardWriter(sink)
-            for index, (row, found, members) in enumerate(itertools.chain([first], made)):
-                block = writer.add(row.key, members)
-                rows.append(row.described(shard=tar, index=index, offset=block.offset, size=block.size, **found))
+            for index, (row, members) in enumerate(itertools.chain([first], made)):
+                block = writer.add(row["key"], members)
+                rows.append(SampleRow(shard=tar, index=index, offset=block.offset, size=block.size, **row))
             done = writer.finish()
             head = ShardHead(
                 encoding=bench.encoding,
@@ -122,7 +122,7 @@ def _same_plan(job: Job) -> None:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bench:
     """All that stays the same over the samples of a task, but for `tally`: how often each rule rejected each name,
-    int64 [1 + rules, names], see `exposure.rejections`.
+    int64 [rules, names], see `exposure.rejections`.
     """
 
     task: ShardTask
@@ -158,19 +158,20 @@ class _Bench:
             encoding=job.encodings[task.entry],
             transcoded=job.transcoded[task.entry],
             gaze=_gaze(vocabulary, job.recipe, settings.similarity),
-            tally=np.zeros((1 + len(RULES), len(vocabulary.names)), dtype=np.int64),
+            tally=np.zeros((len(RULES), len(vocabulary.names)), dtype=np.int64),
         )
 
     def counted(self, scene: Scene) -> Why:
         """Why each name may not be drawn for one sample, which is counted."""
         why = rejections(scene, self.vocabulary, self.settings)
-        self.tally[why, np.arange(len(why))] += 1
+        rejected = np.flatnonzero(why)
+        self.tally[why[rejected] - 1, rejected] += 1
         return why
 
     def rejections(self) -> dict[str, dict[str, int]]:
         """Rule -> name -> samples, of the rules and names that were counted."""
         found = {}
-        for rule, counts in zip(RULES, self.tally[1:], strict=True):
+        for rule, counts in zip(RULES, self.tally, strict=True):
             names = {self.vocabulary.names[place].name: int(counts[place]) for place in np.flatnonzero(counts)}
             if names:
                 found[rule] = dict(sorted(names.items()))
@@ -279,42 +280,38 @@ def _fetched(units: Iterator[_Unit], reader: Source, root: Folder) -> Iterator[t
             yield ready, future.result
 
 
-def _samples(bench: _Bench, rows: list[SampleRow], note: Note) -> Iterator[tuple[SampleRow, Found, list[Member]]]:
-    """The samples of a task, each its row, what rendering found out and its members; what failed or was skipped goes
-    straight to `rows`.
-    """
+def _samples(bench: _Bench, rows: list[SampleRow], note: Note) -> Iterator[tuple[Row, list[Member]]]:
+    """The samples of a task, each its row and its members; what failed or was skipped goes straight to `rows`."""
     for unit, fetch in _fetched(_units(bench), bench.reader, bench.root):
         note(unit.key)
         record = unit.record
         kind = bench.reader.kind
-        row = SampleRow(
-            key=unit.key,
-            source=bench.entry.name,
-            split=bench.task.split,
-            group=record.group,
-            kind=kind,
-            origin=record.frames[0] if kind == "image" else record.id,
-            origin_frames=tuple(_stem(record.frames[place]) for place in unit.places),
-        )
+        row: Row = {
+            "key": unit.key,
+            "source": bench.entry.name,
+            "split": bench.task.split,
+            "group": record.group,
+            "kind": kind,
+            "origin": record.frames[0] if kind == "image" else record.id,
+            "origin_frames": tuple(_stem(record.frames[place]) for place in unit.places),
+        }
         try:
             rendered = _render(bench, unit, fetch(), row)
         except BadRecord as error:
-            rows.append(row.rejected("failed", error.what))
+            rows.append(SampleRow(status="failed", reason=error.what, **row))
             continue
         if rendered is None:
-            rows.append(row.rejected("skipped", NOTHING_TO_DRAW))
+            rows.append(SampleRow(status="skipped", reason=NOTHING_TO_DRAW, **row))
         else:
-            yield row, *rendered
+            yield rendered
 
 
 def _stem(path: str) -> str:
     return path.rpartition("/")[2].rpartition(".")[0]
 
 
-def _render(bench: _Bench, unit: _Unit, pictures: list[bytes], row: SampleRow) -> tuple[Found, list[Member]] | None:
-    """One sample: what its row says besides, and its members; None where no irrelevant name may be drawn. Raises
-    BadRecord.
-    """
+def _render(bench: _Bench, unit: _Unit, pictures: list[bytes], row: Row) -> tuple[Row, list[Member]] | None:
+    """One sample: its row and members; None where no irrelevant name may be drawn. Raises BadRecord."""
     size, formats = _checked(unit, pictures)
     scene = bench.reader.scene(bench.root, unit.record, bench.names, unit.places, size)
     pictures, size = _encoded(bench, unit, pictures, size, formats)
@@ -339,10 +336,10 @@ def _render(bench: _Bench, unit: _Unit, pictures: list[bytes], row: SampleRow) -
     padding = bench.frames - len(pictures)
     encoded = sample.encode(
         key=unit.key,
-        source=row.source,
-        split=row.split,
-        origin=row.origin,
-        origin_frames=row.origin_frames,
+        source=row["source"],
+        split=row["split"],
+        origin=row["origin"],
+        origin_frames=row["origin_frames"],
         kind=bench.reader.kind,
         pictures=pictures + pictures[-1:] * padding,
         encoding=bench.encoding,
@@ -350,7 +347,7 @@ def _render(bench: _Bench, unit: _Unit, pictures: list[bytes], row: SampleRow) -
         exposure=exposure,
         labels=labels,
     )
-    return {
+    return row | {
         "frames": bench.frames,
         "valid_frames": len(pictures),
         "height": scene.height,

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,8 @@ def _sample(writer: ShardWriter, part: Part, place: int, path: str, recipe: dict
         labels=labels,
     )
     block = writer.add(key, encoded.members)
-    described = row.described(
+    described = replace(
+        row,
         frames=part.frames,
         valid_frames=len(scene.annotated),
         height=HEIGHT,
@@ -172,7 +173,7 @@ def _sample(writer: ShardWriter, part: Part, place: int, path: str, recipe: dict
         ignored_area=encoded.ignored_area,
         masks_sha256=encoded.masks_sha256,
     )
-    return described.described(shard=path, index=index, offset=block.offset, size=block.size)
+    return replace(described, shard=path, index=index, offset=block.offset, size=block.size)
 
 
 def _scene(random: np.random.Generator, *, bare: bool, frames: int) -> Scene:
@@ -226,7 +227,7 @@ def rewrite(folder: Folder, change: Change, *, head: Callable[[CorpusHead], Corp
                 if row.status == "ok":
                     row, members = change(row, next(blocks)[1])
                     block = writer.add(row.key, list(members.items()))
-                    rows[place] = row.described(shard=row.shard, index=row.index, offset=block.offset, size=block.size)
+                    rows[place] = replace(row, shard=row.shard, index=row.index, offset=block.offset, size=block.size)
             done = writer.finish()
             now = msgspec.structs.replace(was, bytes=done.bytes, sha256=done.sha256) if was.path else was
             if was.path:

@@ -11,6 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -207,7 +208,7 @@ def test_names_and_paths_are_text(tmp_path: Path) -> None:
             : len(row.categories)
         ]
         body |= {"categories": names, "origin": NASTY}
-        return row.described(categories=tuple(names), origin=NASTY), members | {"json": json.dumps(body).encode()}
+        return replace(row, categories=tuple(names), origin=NASTY), members | {"json": json.dumps(body).encode()}
 
     corpora.rewrite(folder, change)
     page = report(Corpus.open(folder))
@@ -296,7 +297,10 @@ def large(root: Path, shards: int, each: int) -> Folder:
                     anomaly_area=(0.1 * flag,),
                     ignored_area=(0.0,),
                     size=1024,
-                ).described(shard=f"train/coco-{index:06d}.tar", index=place, offset=1024 * place, size=1024)
+                    shard=f"train/coco-{index:06d}.tar",
+                    index=place,
+                    offset=1024 * place,
+                )
             )
         head = ShardHead(
             encoding="jpg", path=f"train/coco-{index:06d}.tar", samples=each, bytes=1024 * each, sha256="0"
