@@ -12,6 +12,7 @@ two clips of a video are never on both sides. 100,000 lists of up to 30 names ta
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -129,12 +130,17 @@ def _held_out(
 class _Features:
     """A sparse matrix of zeros and ones, a row a sample: its names, its length of list, and a constant, in this order.
 
-    row, column: int64 [entries], where the ones are; the constant is not among them.
+    column: int64 [entries], where the ones are, row by row, the constant aside; sizes: int64 [rows], how many ones each
+    row has, at least one. row: int64 [entries], the same ones column by column; used: the columns that have any.
+    firsts, starts: where each row's ones begin in `column`, and each used column's in `row`.
     """
 
-    row: npt.NDArray[np.int64]
     column: npt.NDArray[np.int64]
-    rows: int
+    sizes: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int64]
+    used: npt.NDArray[np.int64]
+    firsts: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
     columns: int
 
     @classmethod
@@ -142,32 +148,42 @@ class _Features:
         """The features of samples; names in sorted order, then lengths."""
         names = {name: place for place, name in enumerate(sorted({name for names in lists for name in names}))}
         sizes = {size: len(names) + place for place, size in enumerate(sorted({len(names) for names in lists}))}
-        lengths = np.fromiter((len(listed) for listed in lists), dtype=np.int64, count=len(lists))
-        entries = (names[name] for listed in lists for name in listed)
-        named = np.fromiter(entries, dtype=np.int64, count=int(lengths.sum()))
-        sized = np.fromiter((sizes[len(listed)] for listed in lists), dtype=np.int64, count=len(lists))
-        places = np.arange(len(lists))
+        entries = ([*(names[name] for name in listed), sizes[len(listed)]] for listed in lists)
+        column = np.fromiter(itertools.chain.from_iterable(entries), dtype=np.int64)
+        ones = np.fromiter((len(listed) + 1 for listed in lists), dtype=np.int64, count=len(lists))
+        return cls._both_ways(column, ones, len(names) + len(sizes) + 1)
+
+    @classmethod
+    def _both_ways(cls, column: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], columns: int) -> _Features:
+        order = np.argsort(column, kind="stable")
+        used, starts = np.unique(column[order], return_index=True)
         return cls(
-            row=np.concatenate([np.repeat(places, lengths), places]),
-            column=np.concatenate([named, sized]),
-            rows=len(lists),
-            columns=len(names) + len(sizes) + 1,
+            column=column,
+            sizes=sizes,
+            row=np.repeat(np.arange(sizes.size), sizes)[order],
+            used=used,
+            firsts=np.cumsum(sizes) - sizes,
+            starts=starts,
+            columns=columns,
         )
+
+    @property
+    def rows(self) -> int:
+        """How many samples there are."""
+        return self.sizes.size
 
     def taken(self, which: npt.NDArray[np.bool_]) -> _Features:
         """The rows where `which` is True."""
-        place, kept = np.cumsum(which) - 1, which[self.row]
-        return _Features(
-            row=place[self.row[kept]], column=self.column[kept], rows=int(which.sum()), columns=self.columns
-        )
+        return self._both_ways(self.column[np.repeat(which, self.sizes)], self.sizes[which], self.columns)
 
     def __matmul__(self, weights: Floats) -> Floats:
-        total: Floats = np.bincount(self.row, weights=weights[self.column], minlength=self.rows).astype(np.float64)
+        total: Floats = np.add.reduceat(weights.take(self.column), self.firsts)
         return total + float(weights[-1])
 
     def summed(self, values: Floats) -> Floats:
         """The transposed matrix times `values`, one a row."""
-        total: Floats = np.bincount(self.column, weights=values[self.row], minlength=self.columns).astype(np.float64)
+        total: Floats = np.zeros(self.columns)
+        total[self.used] = np.add.reduceat(values.take(self.row), self.starts)
         total[-1] = values.sum()
         return total
 
