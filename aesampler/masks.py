@@ -6,7 +6,8 @@ never its COCO class), so a mask is the one that every COCO tool draws. Reading 
 trusts them and writes outside its array where they are wrong, warns under numpy 2, and is in Fortran order.
 
 Means over 488 masks of 128 COCO pictures (every category's, and all of a picture's), one core, per mask: polygons 0.06
-ms, union 0.01, pixels 0.10 (pycocotools and a copy into C order: 0.22), PNG 0.17 (Pillow: 1.29).
+ms, union 0.01, pixels 0.10 (pycocotools and a copy into C order: 0.22), PNG of the pixels 0.17 (Pillow: 1.29), PNG and
+bits of the run lengths 0.19.
 """
 
 from __future__ import annotations
