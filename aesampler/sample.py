@@ -236,23 +236,20 @@ def encode(
         redraw=scene.to_json(),
     )
     members = [("json", msgspec.json.encode(body)), ("cls", b"1" if exposure.anomalous else b"0")]
-    digest = hashlib.sha256(b"%d %d %d\n" % (len(labels.masks), height, width))
     nothing = masks.empty(height, width)
-    drawn = {nothing: _blank(height, width)}
+    drawn = {counts: masks.draw(counts, height, width) for counts in {*labels.masks} - {nothing}}
+    drawn[nothing] = _blank(height, width)
     for place, (picture, counts) in enumerate(zip(pictures, labels.masks, strict=True)):
-        if counts not in drawn:
-            drawn[counts] = masks.draw(counts, height, width)
-        png, bits = drawn[counts]
-        digest.update(bits)
         prefix = "" if kind == "image" else f"{place:03d}."
-        members += [(f"{prefix}{encoding}", picture), (f"{prefix}mask.png", png)]
+        members += [(f"{prefix}{encoding}", picture), (f"{prefix}mask.png", drawn[counts][0])]
+    bits = [drawn[counts][1] for counts in labels.masks]
 
     def share(counts: str) -> float:
         return 0.0 if counts == nothing else masks.area(counts, height, width) / (height * width)
 
     return Encoded(
         members=members,
-        masks_sha256=digest.hexdigest(),
+        masks_sha256=_digest(bits, height, width) if len(drawn) > 1 else _blank_digest(len(bits), height, width),
         anomaly_area=tuple(map(share, labels.masks)),
         ignored_area=tuple(map(share, labels.ignored)),
     )
@@ -262,10 +259,17 @@ def masks_digest(planes: npt.NDArray[np.bool_]) -> str:
     """The manifest's masks_sha256 of bool [T, H, W]: sha256 of the line "T H W" and, frame by frame, the mask's bits,
     row-major, high bit first.
     """
-    digest = hashlib.sha256(b"%d %d %d\n" % planes.shape)
-    for plane in planes:
-        digest.update(np.packbits(plane).tobytes())
-    return digest.hexdigest()
+    _, height, width = planes.shape
+    return _digest([np.packbits(plane).tobytes() for plane in planes], height, width)
+
+
+def _digest(bits: Sequence[bytes], height: int, width: int) -> str:
+    return hashlib.sha256(b"".join((b"%d %d %d\n" % (len(bits), height, width), *bits))).hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _blank_digest(frames: int, height: int, width: int) -> str:
+    return _digest([_blank(height, width)[1]] * frames, height, width)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ Member = tuple[str, bytes]
 """The extension ("json", "000.jpg", "mask.png") and the data."""
 
 _BLOCK, _RECORD = 512, 10_240
+_SMALL = 16_384
 _KEY = re.compile(r"[a-z0-9_-]{1,80}")
 _EXTENSION = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _LONGEST_NAME, _LARGEST = 100, 8**11 - 1
@@ -75,11 +76,19 @@ class ShardWriter:
         extensions = [extension for extension, _ in members]
         if not members or len(set(extensions)) < len(extensions):
             raise CorpusError("a sample needs members, each of its own extension", where=key, got=extensions)
-        parts = []
+        parts: list[bytes] = []
+        small: list[bytes] = []  # to be written in one piece
         for extension, data in members:
             if not _EXTENSION.fullmatch(extension):
                 raise CorpusError("not an extension", where=key, got=repr(extension), allowed=_EXTENSION.pattern)
-            parts += [_header(f"{key}.{extension}", len(data)), data, _ZEROS[: -len(data) % _BLOCK]]
+            small.append(_header(f"{key}.{extension}", len(data)))
+            if len(data) > _SMALL:
+                parts += [b"".join(small), data]
+                small.clear()
+            else:
+                small.append(data)
+            small.append(_ZEROS[: -len(data) % _BLOCK])
+        parts.append(b"".join(small))
         self._keys.add(key)
         block = Block(key=key, offset=self._offset, size=sum(map(len, parts)))
         for part in parts:
