@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
-import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +22,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from aesampler import sources
+from aesampler import command, sources
 from aesampler.build import build_corpus
+from aesampler.command import debug_option, json_option, together
 from aesampler.corpus import Corpus
-from aesampler.errors import AesamplerError, RecipeError, StorageError
+from aesampler.errors import RecipeError
 from aesampler.executors import Executor
 from aesampler.plan import Plan, audited, plan_corpus
 from aesampler.progress import Reporter
@@ -43,44 +41,12 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command; its exit code."""
-    debug = "--debug" in arguments
-    try:
-        code = cli.main(args=arguments, prog_name="aesampler", standalone_mode=False)
-        return code if isinstance(code, int) else 0
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped; what is finished is kept", err=True)
-        return 130
-    except AesamplerError as error:
-        if debug:
-            raise
-        click.echo(f"aesampler: {error}", err=True)
-        return error.exit_code
-    except BrokenPipeError:
-        # The reader of our output (head, say) has gone: there is no one to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        if debug:
-            raise
-        click.echo(f"aesampler: {StorageError.of(error)}", err=True)
-        return StorageError.exit_code
-
-
-def _with(*options: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that several commands share, in order."""
-    return lambda command: functools.reduce(lambda made, option: option(made), reversed(options), command)
+    return command.run("aesampler", cli, arguments)
 
 
 config_option = click.option(
     "--config", "config", required=True, type=click.Path(dir_okay=False), help="The recipe, a YAML file."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, for programs.")
-debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 
 
 FRAME_MS = 200
@@ -97,7 +63,7 @@ def cli() -> None:
 
 
 @cli.command()
-@_with(config_option, json_option, debug_option)
+@together(config_option, json_option, debug_option)
 @click.option("--out", help="Where the corpus goes: a folder or s3://...; overrides the recipe's `out`.")
 @click.option(
     "--executor",
@@ -192,7 +158,7 @@ def _lost(reasons: Any, verb: str) -> str:
 
 
 @cli.command()
-@_with(config_option, json_option, debug_option)
+@together(config_option, json_option, debug_option)
 def plan(config: str, as_json: bool, debug: bool) -> None:
     """What a build would do: counts, bytes, shards, list lengths. Writes nothing but the catalog's cache."""
     with Reporter(quiet=as_json) as progress:
@@ -256,7 +222,7 @@ def plan(config: str, as_json: bool, debug: bool) -> None:
 
 @cli.command()
 @click.argument("corpus")
-@_with(json_option, debug_option)
+@together(json_option, debug_option)
 @click.option(
     "--deep",
     is_flag=True,
@@ -279,7 +245,7 @@ def verify(corpus: str, deep: bool, as_json: bool, debug: bool) -> int:
 
 @cli.command()
 @click.argument("corpus")
-@_with(json_option, debug_option)
+@together(json_option, debug_option)
 @click.option("--key", help="One sample, by its key; with --out as an overlay picture.")
 @click.option("--grid", type=click.IntRange(1, 400), help="A contact sheet of so many samples.")
 @click.option(
@@ -331,7 +297,7 @@ def show(
 @click.argument("kind")
 @click.argument("corpus")
 @click.argument("out")
-@_with(json_option, debug_option)
+@together(json_option, debug_option)
 @click.option("--split", help="Of this split alone.")
 @click.option("--source", help="Of this source alone.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many samples of each source in each split.")
@@ -362,7 +328,7 @@ def export(
 
 @cli.command()
 @click.argument("corpus")
-@_with(json_option, debug_option)
+@together(json_option, debug_option)
 @click.option("--out", type=click.Path(dir_okay=False), help="The page to write; default: NAME-report.html.")
 @click.option(
     "--samples", type=click.IntRange(0, 400), default=48, show_default=True, help="Samples in the page's gallery."
@@ -400,7 +366,7 @@ def report(corpus: str, out: str | None, samples: int, seed: int, as_json: bool,
     show_default=True,
     help="With --check: the official part.",
 )
-@_with(json_option, debug_option)
+@together(json_option, debug_option)
 def sources_(format: str | None, root: str | None, subset: str, as_json: bool, debug: bool) -> None:
     """The dataset formats that can be read; with FORMAT its layout and options."""
     if format is None:

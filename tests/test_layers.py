@@ -67,7 +67,7 @@ AESAMPLER = House(
         *("errors", "rng", "storage", "image", "png", "masks", "video", "record", "scene", "vocabulary", "sources"),
         *("catalog", "relations", "sharing", "audit", "exposure", "_torchvision", "similarity", "sample", "shard"),
         *("manifest", "shortcut", "stream", "corpus", "recipe", "plan", "worker", "executors", "show", "report"),
-        *("export", "build", "verify", "demo", "progress", "cli", "__main__"),
+        *("export", "build", "verify", "demo", "progress", "command", "cli", "__main__"),
     ),
     confined={
         "ray": ("executors/cluster.py", "stream/ray_data.py", "stream/ray_train.py"),
@@ -96,7 +96,7 @@ LAVIDA = House(
     borrows={
         "aesampler": (
             *("errors", "rng", "storage", "image", "masks", "video", "scene", "exposure", "_torchvision", "sample"),
-            *("manifest", "stream", "corpus", "progress"),
+            *("manifest", "stream", "corpus", "progress", "command"),
         )
     },
 )

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
 import math
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +22,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from aesampler.errors import AesamplerError, DetectorError, StorageError
+from aesampler import command
+from aesampler.command import debug_option, json_option, together
+from aesampler.errors import AesamplerError, DetectorError
 from aesampler.progress import Reporter
 
 if TYPE_CHECKING:
@@ -42,37 +42,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command; its exit code."""
-    debug = "--debug" in arguments
-    try:
-        code = cli.main(args=arguments, prog_name="lavida", standalone_mode=False)
-        return code if isinstance(code, int) else 0
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped; what is finished is kept", err=True)
-        return 130
-    except AesamplerError as error:
-        if debug:
-            raise
-        click.echo(f"lavida: {error}", err=True)
-        return error.exit_code
-    except BrokenPipeError:
-        # The reader of our output (head, say) has gone: there is no one to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        if debug:
-            raise
-        click.echo(f"lavida: {StorageError.of(error)}", err=True)
-        return StorageError.exit_code
-
-
-def _with(*options: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that several commands share, in order."""
-    return lambda command: functools.reduce(lambda made, option: option(made), reversed(options), command)
+    return command.run("lavida", cli, arguments)
 
 
 _TAKEN = frozenset({"name", "root"})
@@ -102,8 +72,6 @@ def _pairs(context: click.Context, parameter: click.Parameter, given: tuple[str,
     return found
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, for programs.")
-debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 model_option = click.option(
     "--model", help="The detector's model: a folder made by `lavida train`, or what the detector's own says."
 )
@@ -118,7 +86,7 @@ detector_options = click.option(
     metavar="NAME=VALUE",
     help="An option of the detector; repeatable.",
 )
-ray_options = _with(
+ray_options = together(
     click.option(
         "--ray", "on_ray", is_flag=True, help="Spread the work over Ray workers, one a GPU where there are any."
     ),
@@ -153,7 +121,7 @@ def cli() -> None:
     help="Another value for a setting of the file, as in --set optimizer.lr=1e-4; repeatable.",
 )
 @click.option("--fresh", is_flag=True, help="Start over, not from the last checkpoint.")
-@_with(ray_options, json_option, debug_option)
+@together(ray_options, json_option, debug_option)
 def train(
     config: str,
     out: str | None,
@@ -196,7 +164,7 @@ def train(
 @click.option("--benchmark", required=True, help="Which one; `lavida benchmarks` lists them.")
 @click.option("--root", required=True, type=click.Path(exists=True, file_okay=False), help="The folder of its data.")
 @click.option("--detector", required=True, help="lavida, anyanomaly, clip, motion, or one that a package brings.")
-@_with(model_option, detector_options, device_option)
+@together(model_option, detector_options, device_option)
 @click.option(
     "--benchmark-option",
     "benchmark_options",
@@ -224,7 +192,7 @@ def train(
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of those draws.")
 @click.option("--fresh", is_flag=True, help="Start over: remove the scores that OUT holds.")
-@_with(ray_options, json_option, debug_option)
+@together(ray_options, json_option, debug_option)
 def evaluate(
     benchmark: str,
     root: str,
@@ -288,9 +256,9 @@ def evaluate(
     help="Where a benchmark's data lies; those without are left out. Repeatable.",
 )
 @click.option("--out", type=click.Path(file_okay=False), help="Where everything goes; default: ablations/NAME.")
-@_with(model_option, detector_options, device_option)
+@together(model_option, detector_options, device_option)
 @click.option("--list", "listing", is_flag=True, help="Show the rows and columns; run nothing.")
-@_with(ray_options, json_option, debug_option)
+@together(ray_options, json_option, debug_option)
 def ablate(
     grid: str,
     roots: dict[str, Any],
@@ -338,7 +306,7 @@ def ablate(
 @click.option(
     "--option", "options", multiple=True, callback=_pairs, metavar="NAME=VALUE", help="An option of it; repeatable."
 )
-@_with(json_option, debug_option)
+@together(json_option, debug_option)
 def benchmarks_(name: str | None, root: str | None, options: dict[str, Any], as_json: bool, debug: bool) -> int:
     """The benchmarks; with NAME its layout, protocol and published numbers."""
     from lavida import benchmarks
@@ -396,7 +364,7 @@ def benchmarks_(name: str | None, root: str | None, options: dict[str, Any], as_
 @click.option("--anomaly", "anomalies", multiple=True, required=True, help="What is looked for, in words; repeatable.")
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="The folder of the answers.")
 @click.option("--detector", default="lavida", show_default=True, help="lavida, anyanomaly, clip, motion, or another.")
-@_with(model_option, detector_options, device_option)
+@together(model_option, detector_options, device_option)
 @click.option(
     "--threshold",
     type=float,
@@ -431,7 +399,7 @@ def benchmarks_(name: str | None, root: str | None, options: dict[str, Any], as_
 @click.option(
     "--peaks", type=click.IntRange(0, 12), default=6, show_default=True, help="Frames in the timeline picture."
 )
-@_with(json_option, debug_option)
+@together(json_option, debug_option)
 def detect(
     videos: tuple[str, ...],
     anomalies: tuple[str, ...],
@@ -491,7 +459,7 @@ def detect(
 
 @cli.command()
 @click.option("--detector", default="lavida", show_default=True, help="lavida, anyanomaly, clip, motion, or another.")
-@_with(model_option, detector_options, device_option)
+@together(model_option, detector_options, device_option)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where it listens; 0.0.0.0 lets the network in.")
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0: any free one.")
 @click.option("--max-mb", type=click.IntRange(min=1), default=500, show_default=True, help="The largest video, in MB.")
