@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 PICTURES = frozenset({"jpg", "jpeg", "png", "tif", "tiff", "bmp", "webp"})
 """Endings of a folder's files that are frames."""
+VIDEOS = frozenset({"avi", "flv", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ts", "webm", "wmv"})
+"""Endings of a folder's files that are videos; a file that is named itself may have any."""
 SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "udp")
 """How the address of a camera may begin."""
 FOLDER_RATE = 25.0
@@ -216,6 +218,27 @@ def write(sink: BinaryIO, pictures: Iterable[Pixels], fps: int | Fraction) -> No
         if stream is None:
             raise ValueError("a video needs a picture")
         container.mux(stream.encode())
+
+
+def found_in(folder: Path) -> Iterator[Path]:
+    """The videos below a folder, sorted: files, and folders of pictures, which are not entered; hidden ones are not
+    seen.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if holds_pictures(path):
+                yield path
+            else:
+                yield from found_in(path)
+        elif path.suffix[1:].lower() in VIDEOS:
+            yield path
+
+
+def holds_pictures(folder: Path) -> bool:
+    """Whether pictures, the frames of a video, lie straight in a folder."""
+    return any(path.suffix[1:].lower() in PICTURES for path in folder.iterdir() if path.is_file())
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -28,7 +28,6 @@ from aesampler.errors import BadRecord, SourceError
 from lavida.benchmarks.benchmark import SLACK, Benchmark, Frames, Labels, Video, of_lengths, some
 from lavida.benchmarks.intervals import Event, Span, labelled, parse_csv
 
-FILES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 ROUNDING = 1e-6
 """Frames that an interval in seconds may be off by: 1.2 s at 25 frames a second is frame 30, not 30.000000000000004."""
 
@@ -74,7 +73,7 @@ ROOT/
         if absent:
             raise SourceError(f"videos of {self.intervals} are not there: {some(absent)}", where=str(self.root))
         if not self._files:
-            raise SourceError("no video", where=str(self.root), allowed=", ".join(sorted(FILES)))
+            raise SourceError("no video", where=str(self.root), allowed=", ".join(sorted(video.VIDEOS)))
         return tuple(self._files)
 
     def video(self, name: str, category: str | None = None) -> Video:
@@ -140,7 +139,8 @@ ROOT/
     @cached_property
     def _files(self) -> dict[str, Path]:
         """Path below the root -> file or folder of pictures, sorted."""
-        return {path.relative_to(self.root).as_posix(): path for path in _videos(self.root)}
+        found = video.found_in(self.root) if self.root.is_dir() else ()
+        return {path.relative_to(self.root).as_posix(): path for path in found}
 
     @cached_property
     def _aliases(self) -> dict[str, str]:
@@ -150,20 +150,6 @@ ROOT/
         return {alias: name for name, alias in short.items() if times[alias] == 1} | {
             name: name for name in self._files
         }
-
-
-def _videos(folder: Path) -> list[Path]:
-    """Files that are videos and folders that hold pictures, below a folder."""
-    found: list[Path] = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            inside = [each for each in path.iterdir() if each.suffix[1:].lower() in video.PICTURES]
-            found += [path] if inside else _videos(path)
-        elif path.suffix.lower() in FILES:
-            found.append(path)
-    return found
 
 
 def _rate(path: Path, of_folders: float) -> float:

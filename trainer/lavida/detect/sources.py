@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,8 +14,6 @@ from urllib.parse import urlsplit
 from aesampler import video
 from aesampler.errors import SourceError
 
-ENDINGS = frozenset({"mp4", "avi", "mkv", "mov", "webm", "m4v", "mpg", "mpeg", "ts", "wmv", "flv"})
-"""Endings of a directory's files that are videos; a file that is named itself may have any."""
 _OTHER = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -53,31 +51,13 @@ def _expand(given: str) -> Iterable[str]:
     path = Path(given)
     if not path.exists():
         raise SourceError("there is no such file or folder", where=given, do="give a video, a folder or an address")
-    if not path.is_dir() or _holds_pictures(path):
+    if not path.is_dir() or video.holds_pictures(path):
         return [given]
-    found = [str(place) for place in _inside(path)]
+    found = [str(place) for place in video.found_in(path)]
     if not found:
-        endings = ", ".join(sorted(ENDINGS))
+        endings = ", ".join(sorted(video.VIDEOS))
         raise SourceError("a folder holds no video and no pictures", where=given, allowed=f"files ending in {endings}")
     return found
-
-
-def _inside(folder: Path) -> Iterator[Path]:
-    """The videos below a folder: files, and folders of pictures, which are not entered."""
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            if _holds_pictures(path):
-                yield path
-            else:
-                yield from _inside(path)
-        elif path.suffix[1:].lower() in ENDINGS:
-            yield path
-
-
-def _holds_pictures(folder: Path) -> bool:
-    return any(path.suffix[1:].lower() in video.PICTURES for path in folder.iterdir() if path.is_file())
 
 
 def _name(place: str) -> str:
