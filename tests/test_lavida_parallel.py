@@ -226,6 +226,20 @@ def test_a_process_alone_is_a_world(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not torch.distributed.is_initialized()
 
 
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "LOCAL_RANK": "3"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    with (
+        pytest.raises(RecipeError, match=r"fewer GPUs than processes.*4 processes.*2 GPUs.*--nproc-per-node 2"),
+        joined(),
+    ):
+        pass
+    assert not torch.distributed.is_initialized()
+
+
 def test_one_process_needs_no_wrapper() -> None:
     model = nn.Linear(2, 2)
     assert spread(model, ParallelSettings(mode="fsdp"), World()) is model  # type: ignore[arg-type]

@@ -102,7 +102,8 @@ class World:
 @contextlib.contextmanager
 def joined() -> Iterator[World]:
     """The world of this process: that of a process group which exists already (Ray Train), else that which torchrun's
-    environment tells of, made here and ended here, else this process alone.
+    environment tells of, made here and ended here, else this process alone. Raises RecipeError where a machine has
+    fewer GPUs than torchrun has begun processes on it.
     """
     device = torch.device("cpu")
     if torch.cuda.is_available():
@@ -111,6 +112,7 @@ def joined() -> Iterator[World]:
     if dist.is_initialized():
         yield World(rank=dist.get_rank(), size=dist.get_world_size(), device=device)
     elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _one_gpu_each(device)
         # gloo carries what is on the host (checkpoint plans, gathered objects), nccl what is on the device.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=PATIENCE)
@@ -120,6 +122,17 @@ def joined() -> Iterator[World]:
             dist.destroy_process_group()
     else:
         yield World(device=device)
+
+
+def _one_gpu_each(device: torch.device) -> None:
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device.type == "cuda" and here > (there := torch.cuda.device_count()):
+        raise RecipeError(
+            "this machine has fewer GPUs than processes",
+            got=f"{here} processes",
+            allowed=f"{there} GPUs",
+            do=f"start torchrun with --nproc-per-node {there}",
+        )
 
 
 def seed(number: int, *parts: str | int) -> None:
