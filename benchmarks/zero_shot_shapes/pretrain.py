@@ -79,7 +79,7 @@ class PretrainSettings:
     one that the frame shows. grey: share of batches without colour. muon: see `_optimizers`.
     """
 
-    steps: int = 1600
+    steps: int = 6400
     batch: int = 24
     lr: float = 3e-3
     warmup: int = 100
