@@ -17,7 +17,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -127,10 +127,6 @@ class SampleRow:
     origin: str = ""
     origin_frames: tuple[str, ...] = ()
     masks_sha256: str = ""
-
-    def rejected(self, status: Status, reason: str) -> SampleRow:
-        """The row of a sample that came to nothing."""
-        return replace(self, status=status, reason=reason)
 
 
 class ShardHead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -133,9 +133,9 @@ def _sample(writer: ShardWriter, part: Part, place: int, path: str, recipe: dict
         origin_frames=names,
     )
     if place in part.failed:
-        return row.rejected("failed", "the picture is truncated")
+        return replace(row, status="failed", reason="the picture is truncated")
     if place in part.skipped:
-        return row.rejected("skipped", "no irrelevant name may be drawn")
+        return replace(row, status="skipped", reason="no irrelevant name may be drawn")
     random = rng.generator(SEED, "corpora", key)
     scene = _scene(random, bare=place < part.bare, frames=len(names))
     settings = ExposureSettings.model_validate(recipe["exposure"])

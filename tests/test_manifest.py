@@ -58,10 +58,16 @@ NORMAL = replace(
     is_genuine=(False,),
     presence=("absent",),
 )
-FAILED = SampleRow(key="coco_3", source="coco", split="train", group="coco:3", kind="image").rejected(
-    "failed", "the picture is truncated"
+FAILED = SampleRow(
+    key="coco_3",
+    status="failed",
+    reason="the picture is truncated",
+    source="coco",
+    split="train",
+    group="coco:3",
+    kind="image",
 )
-SKIPPED = replace(FAILED, key="coco_4").rejected("skipped", "no irrelevant name may be drawn")
+SKIPPED = replace(FAILED, key="coco_4", status="skipped", reason="no irrelevant name may be drawn")
 HEAD = ShardHead(encoding="jpg", path="train/coco-000000.tar", samples=2, bytes=10240, sha256="a" * 64)
 PATH = "manifest/train/coco-000000.parquet"
 

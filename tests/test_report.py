@@ -350,7 +350,7 @@ def test_a_corpus_without_a_sample(tmp_path: Path) -> None:
     folder = Folder.at(tmp_path / "none")
     row = SampleRow(key="coco_1", source="coco", split="train", group="coco:1", kind="image")
     path = "manifest/train/coco-000000.parquet"
-    lost = [row.rejected("failed", "the picture is truncated")]
+    lost = [replace(row, status="failed", reason="the picture is truncated")]
     folder.commit(path, lambda sink: manifest.write(lost, sink, ShardHead(encoding="jpg")))
     recipe = corpora.document((corpora.Part(source="coco"),))
     head = CorpusHead.of(
