@@ -33,8 +33,10 @@ Named = Mapping[str, frozenset[int]]
 def shared(catalogs: Sequence[Catalog], wordnet: WordNet | None, *, cache: Folder | None = None) -> list[Catalog]:
     """Each catalog, with what the others know of its groups; one that shares none, or none but with itself, as it is.
 
-    What is held in memory grows with the records whose group several sources have.
+    Of several sources, the groups of all are held in memory.
     """
+    if len({catalog.folder for catalog in catalogs}) < 2:
+        return list(catalogs)
     groups = [_groups(catalog) for catalog in catalogs]
     found = []
     for place, own in enumerate(catalogs):
