@@ -50,8 +50,9 @@ def assert_equal(x: torch.Tensor, ratio: float, k: int = 8, **options: Any) -> N
     expected, places = reference(x.numpy(), ratio, k)
     assert z.dtype == torch.float32
     assert kept.tolist() == places.tolist()
-    relative = np.linalg.norm(z.numpy() - expected, axis=1) / np.linalg.norm(expected, axis=1)
-    assert relative.max() < 1e-5
+    # A mean of few numbers may cancel to nearly nothing: no float32 is right to 1e-5 of that.
+    size = np.maximum(np.linalg.norm(expected, axis=1), 0.5 * np.linalg.norm(x.numpy(), axis=1).mean())
+    assert (np.linalg.norm(z.numpy() - expected, axis=1) / size).max() < 1e-5
 
 
 @pytest.mark.parametrize(("m", "d", "ratio"), [(2048, 64, 0.2), (1536, 896, 0.5), (300, 3584, 0.1), (1000, 16, 0.9)])
