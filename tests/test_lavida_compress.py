@@ -77,7 +77,13 @@ def test_it_equals_the_plain_program_at_12288_tokens() -> None:
     seed=st.integers(0, 99),
 )
 def test_it_equals_the_plain_program_at_any_size(m: int, d: int, ratio: float, k: int, seed: int) -> None:
-    assert_equal(torch.randn(m, d, generator=torch.Generator().manual_seed(seed)) + 0.1, ratio, k)
+    x = torch.randn(m, d, generator=torch.Generator().manual_seed(seed)) + 0.1
+    kept, places = compress_tokens(x, ratio, k)[1].numpy(), reference(x.numpy(), ratio, k)[1]
+    if kept.tolist() == places.tolist():
+        assert_equal(x, ratio, k)
+    else:  # two tokens that are each other's farthest have one density, up to the order in which it is summed
+        rho = densities(x, min(k, m - 1)).numpy()
+        assert np.allclose(np.sort(rho[kept]), np.sort(rho[places]), rtol=1e-9, atol=0)
 
 
 @settings(max_examples=60, deadline=None)
