@@ -23,7 +23,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -539,7 +539,7 @@ def _walk(where: str, prefix: str, depth: int | None, above: frozenset[tuple[int
             yield from _walk(f"{where}/{name}", f"{prefix}{name}/", None if depth is None else depth - 1, above)
 
 
-def _entries(where: str) -> Iterable[tuple[str, int | None]]:
+def _entries(where: str) -> list[tuple[str, int | None]]:
     """(name, bytes) of the files straight in a folder, (name, None) of the folders; links are followed."""
     from pyarrow.fs import FileSelector, FileType, LocalFileSystem
 
@@ -549,16 +549,17 @@ def _entries(where: str) -> Iterable[tuple[str, int | None]]:
         found = LocalFileSystem().get_file_info(FileSelector(where))
         return [(info.base_name, info.size) for info in found if info.type in kinds]
     except UnicodeDecodeError:  # the name of a file is in another encoding
-        return _scanned(where)
+        return list(_scanned(where))
 
 
 def _scanned(where: str) -> Iterator[tuple[str, int | None]]:
     with os.scandir(where) as entries:
         for entry in entries:
-            if entry.is_dir():
-                yield entry.name, None
-            elif entry.is_file():
-                yield entry.name, entry.stat().st_size
+            with contextlib.suppress(FileNotFoundError):  # removed since
+                if entry.is_dir():
+                    yield entry.name, None
+                elif entry.is_file():
+                    yield entry.name, entry.stat().st_size
 
 
 def _acquire(folder: str) -> int:
