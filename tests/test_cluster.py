@@ -281,6 +281,25 @@ def test_what_passes_is_tried_again_and_what_lasts_is_raised_as_itself(
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("strange_everywhere")
+def test_workers_that_are_called_off_end_by_themselves(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray is not asked to end them: that may end the driver, see `cluster.py`."""
+
+    def stop(*counts: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cluster.ray, "cancel", lambda ref, **options: pytest.fail("asked to cancel"))
+    made = recipe(world, coco={"format": "strange", "pause": 0.4}, shards={"max_samples": 8})
+    with pytest.raises(KeyboardInterrupt):
+        build(made, world / "out", Cluster(workers=2), progress=stop)
+    assert {path for path in sha256s(world / "out") if path.endswith("parquet")} < {
+        f"manifest/train/coco-00000{index}.parquet" for index in range(3)
+    } | {"vocabulary/coco.parquet"}
+    assert {path for path in sha256s(world / "out") if "/." in f"/{path}"} == {".build/plan.json"}
+    assert build(made, world / "out", Inline()).kept >= 1
+
+
+@pytest.mark.long
 def test_auto_without_a_cluster_says_what_to_do(world: Path) -> None:
     body = recipe(world).document()
     for entry in body["sources"]:

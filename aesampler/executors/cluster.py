@@ -75,7 +75,9 @@ PING_S = 30.0
 JOIN_S = 10.0
 """How long the head of a cluster may take to accept a connection."""
 LAND_S = 10.0
-"""How long tasks that are called off may take to end."""
+"""How long tasks that are called off may take to end by themselves, and again once Ray has to end them."""
+LISTEN_EVERY_S = 1.0
+"""How often a worker asks, between two samples, whether the build was called off."""
 COUNT_EVERY_S = 5.0
 """How often the CPUs of a cluster, which may grow and shrink, are counted."""
 STORE_BYTES = 100 << 20
@@ -346,7 +348,9 @@ def _answers(node_id: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reply:
-    """What a task returns: the report, or the error, which Ray would wrap. passing: it is worth another try."""
+    """What a task returns: the report, or the error, which Ray would wrap; neither where the build was called off.
+    passing: the error is worth another try.
+    """
 
     report: ShardReport | None = None
     error: AesamplerError | None = None
@@ -359,15 +363,30 @@ def _faults(view: View) -> tuple[Fault, ...]:
     return tuple(view.faults())
 
 
-def _work(task: ShardTask, job: Job, view: View | None, place: int, watcher: Any) -> _Reply:
+class _CalledOff(Exception):
+    """The build was called off: its workers drop what they have in hand."""
+
+
+def _work(task: ShardTask, job: Job, view: View | None, called_off: str, place: int, watcher: Any) -> _Reply:
     """One shard, in a worker."""
     here = _here()
+    heard = time.monotonic()
+
+    def note(key: str) -> None:
+        nonlocal heard
+        if watcher is not None:
+            ray.get(watcher.note.remote(place, here, key))
+        if time.monotonic() - heard >= LISTEN_EVERY_S:
+            if job.out.exists(called_off):
+                raise _CalledOff
+            heard = time.monotonic()
+
     try:
         if view is not None and (faults := _faults(view)):
             return _Reply(error=_view_error(f"node {socket.gethostname()} ({here[:8]})", faults))
-        if watcher is None:
-            return _Reply(report=build_shard(task, job))
-        return _Reply(report=build_shard(task, job, lambda key: ray.get(watcher.note.remote(place, here, key))))
+        return _Reply(report=build_shard(task, job, note))
+    except _CalledOff:
+        return _Reply()
     except MemoryError:
         return _Reply(error=_out_of_memory(), passing=True)
     except (OSError, StorageError) as trouble:
@@ -418,7 +437,8 @@ class _Run:
 
     def __init__(self, job: Job, tasks: Sequence[ShardTask], view: View | None, workers: int | None) -> None:
         self._job, self._workers = job, workers
-        self._sent = (ray.put(job), ray.put(view))
+        self._called_off = f".build/called-off-{secrets.token_hex(4)}"
+        self._sent = (ray.put(job), ray.put(view), self._called_off)
         self._waiting = deque(_Attempt(place=place, task=task) for place, task in enumerate(tasks))
         self._paused: list[_Attempt] = []
         self._flying: dict[Any, _Attempt] = {}
@@ -525,9 +545,25 @@ class _Run:
         return paths(self._job.recipe, attempt.task)[0]
 
     def _land(self) -> None:
-        """Call off what is in flight, and wait until it has ended: OUT is not ours any more when this returns."""
-        for ref in self._flying:
-            ray.cancel(ref, force=True)
-        if self._flying:
-            ray.wait(list(self._flying), num_returns=len(self._flying), timeout=LAND_S)
+        """Call off what is in flight, and wait until it has ended: OUT is not ours any more when this returns.
+
+        Workers hear of it from OUT and end by themselves. Ray is asked to end only those that do not: asked in the
+        instant in which a task ends anyway, it ends this process (seen in 2.60: "Tried to complete task that was not
+        pending").
+        """
+        if not self._flying:
+            return
+        patience = LAND_S
+        try:
+            self._job.out.commit_bytes(self._called_off, b"")
+        except StorageError:  # nobody hears of it
+            patience = 0.0
+        try:
+            _, stuck = ray.wait(list(self._flying), num_returns=len(self._flying), timeout=patience)
+            for ref in stuck:
+                ray.cancel(ref, force=True)
+            if stuck:
+                ray.wait(stuck, num_returns=len(stuck), timeout=LAND_S)
+        finally:
+            self._job.out.remove(self._called_off)
         self._flying.clear()
