@@ -36,7 +36,7 @@ TARGETS = {
     "driver at 100,000 / at 1,000 samples, peak memory": "flat",
     "Ray worker above an interpreter, MB": "<= 200",
 }
-RATE = 700
+RATE = 1000
 """Samples a second that a world for `--seconds` is sized by."""
 
 
@@ -366,7 +366,7 @@ def _ratios(name: str, value: float) -> list[tuple[str, float, str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=2000, help="pictures of the race with webdataset (%(default)s)")
+    parser.add_argument("--images", type=int, default=4000, help="pictures of the race with webdataset (%(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each, of which the median counts (%(default)s)")
     parser.add_argument("--seconds", type=float, default=15, help="length of the inline run beside Ray (%(default)s)")
     parser.add_argument("--large", type=int, default=100_000, help="samples of the memory test (%(default)s)")

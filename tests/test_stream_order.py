@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
@@ -270,13 +269,11 @@ def test_shuffling_is_good_and_local() -> None:
 def test_a_billion_samples_take_the_memory_of_their_shards() -> None:
     sizes = [10_000] * 100_000
     tracemalloc.start()
-    begin = time.perf_counter()
     mixed = mixture([sizes, [1000] * 50], window=8)
     schedule = Schedule([mixed.size], world_size=64, last="drop")
     start = Progress((700_000_001,))
     found = list(itertools.islice(picks([mixed], schedule, epoch=3, rank=5, start=start), 100))
-    seconds, (_, peak) = time.perf_counter() - begin, tracemalloc.get_traced_memory()
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len({pick.place for pick in found}) == 100
     assert peak < 30e6
-    assert seconds < 5
