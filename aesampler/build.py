@@ -22,7 +22,7 @@ from typing import Any
 
 from aesampler import manifest, shortcut
 from aesampler.catalog import PARQUET
-from aesampler.errors import CorpusError, ToleranceError
+from aesampler.errors import CorpusError, StorageError, ToleranceError
 from aesampler.executors import Executor
 from aesampler.manifest import HEAD, PLAN, SPLITS, CorpusHead, ShardReport, Totals
 from aesampler.plan import Plan, Progress
@@ -33,11 +33,11 @@ from aesampler.worker import Job, paths
 STATE = ".build"
 OURS = re.compile(
     rf"corpus\.json|README\.md|croissant\.json|({'|'.join(SPLITS)})/[a-z0-9-]+-\d{{6}}\.tar"
-    rf"|manifest/({'|'.join(SPLITS)})/[a-z0-9-]+-\d{{6}}\.parquet|vocabulary/[a-z0-9-]+\.parquet|\.build/.*|\.[^/]*|.*/\.[^/]*"
+    rf"|manifest/({'|'.join(SPLITS)})/[a-z0-9-]+-\d{{6}}\.parquet|vocabulary/[a-z0-9-]+\.parquet|\.build/.*"
 )
-"""Every path that a build writes, locks and temporaries included."""
+"""Every path that a build writes, but for locks and temporaries, which no listing has."""
 ROOM = 1.1
-"""Share of the listed picture bytes that a corpus takes at least, masks and manifest included."""
+"""Share of the listed bytes of pictures that pass untouched which a corpus takes at least, masks included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,18 +72,30 @@ def build_corpus(
             return Outcome(head=finished, built=0, kept=len(plan.tasks))
         stack.enter_context(executor)  # a cluster that does not answer is told before anything is written
         _begin(plan, out, fresh=fresh, retry_failed=retry_failed)
-        for name, vocabulary in plan.vocabularies.items():
-            if not out.exists(f"vocabulary/{name}.parquet"):
-                out.commit(f"vocabulary/{name}.parquet", vocabulary.write)
-        done = _done(plan, out)
-        todo = [task for task in plan.tasks if paths(plan.recipe, task)[1] not in done]
-        reports = dict(done)
-        job = _job(plan, out, executor)
-        executor.prepare(job)
-        for report in _counted(executor.map(job, todo), plan, reports, progress):
-            reports[manifest.parquet_path(report)] = report
-        head = _close(plan, out, [reports[paths(plan.recipe, task)[1]] for task in plan.tasks])
-        return Outcome(head=head, built=len(todo), kept=len(done))
+        try:
+            return _built(plan, out, executor, progress)
+        except (CorpusError, StorageError):
+            # A store has no lock: a build of the same plan may have made the whole corpus, and tidied up, meanwhile.
+            finished = None if out.is_local else _finished(plan, out, retry_failed)
+            if finished is None:
+                raise
+            return Outcome(head=finished, built=0, kept=len(plan.tasks))
+
+
+def _built(plan: Plan, out: Folder, executor: Executor, progress: Progress | None) -> Outcome:
+    """What is missing in `out`, made; then the end of the build."""
+    for name, vocabulary in plan.vocabularies.items():
+        if not out.exists(f"vocabulary/{name}.parquet"):
+            out.commit(f"vocabulary/{name}.parquet", vocabulary.write)
+    done = _done(plan, out)
+    todo = [task for task in plan.tasks if paths(plan.recipe, task)[1] not in done]
+    reports = dict(done)
+    job = _job(plan, out, executor)
+    executor.prepare(job)
+    for report in _counted(executor.map(job, todo), plan, reports, progress):
+        reports[manifest.parquet_path(report)] = report
+    head = _close(plan, out, [reports[paths(plan.recipe, task)[1]] for task in plan.tasks])
+    return Outcome(head=head, built=len(todo), kept=len(done))
 
 
 def _job(plan: Plan, out: Folder, executor: Executor) -> Job:
@@ -101,11 +113,13 @@ def _job(plan: Plan, out: Folder, executor: Executor) -> Job:
     return Job(
         recipe=plan.recipe,
         plan_sha256=hashlib.sha256(_plan_text(plan)).hexdigest(),
+        packages=tuple(plan.packages()),
         out=out,
         roots=tuple(plan.recipe.folder(entry.root) for entry in plan.recipe.sources),
         catalogs=tuple(catalogs),
         encodings=plan.encodings,
         transcoded=plan.transcoded,
+        weights=tuple(plan.gaze(entry) for entry in plan.recipe.sources),
     )
 
 
@@ -120,8 +134,8 @@ def _finished(plan: Plan, out: Folder, retry_failed: bool) -> CorpusHead | None:
     """
     if not out.exists(HEAD):
         return None
-    _refuse(_identity(json.loads(out.read(HEAD))), plan.identity(), out)
     head = CorpusHead.read(out)
+    _refuse(_identity(json.loads(out.read(HEAD))), plan.identity(), out)
     if retry_failed and head.failures:
         return None
     out.remove_tree(STATE)
@@ -215,7 +229,7 @@ def _clear(out: Folder) -> None:
 
 def _require_room(plan: Plan, out: Folder) -> None:
     free = out.free_bytes()
-    need = int(plan.bytes * ROOM) if plan.recipe.images.max_side is None else 0
+    need = int(ROOM * sum(source.bytes for source in plan.sources if not source.transcoded))
     if free is not None and free < need:
         raise CorpusError(
             "not enough room for the corpus",
@@ -285,7 +299,8 @@ def _tolerate(totals: Totals, plan: Plan) -> None:
             f"{totals.failed} of {plan.samples} samples failed",
             got=reasons,
             allowed=f"{allowed:g} (tolerance.bad_records: {plan.recipe.tolerance.bad_records:g})",
-            do="mend or remove them, or raise the tolerance; finished shards are kept, run the same command again",
+            do="raise tolerance.bad_records and run again: finished shards are kept; or mend the dataset and start "
+            "over with --fresh",
         )
 
 

@@ -40,6 +40,7 @@ import pyarrow.parquet as pq
 
 from aesampler import rng
 from aesampler.errors import CorpusError, SourceError
+from aesampler.machine import cpus
 from aesampler.record import Category, Record
 from aesampler.sources.source import Item, Source, Survey
 from aesampler.storage import Folder
@@ -165,11 +166,11 @@ class Catalog:
         )
 
     def revised(self, digest: str, revise: Callable[[pa.Table], pa.Table], *, cache: Folder | None = None) -> Catalog:
-        """This catalog with `revise` done to the rows of each row group; kept in the cache under `digest`, which says
-        what was done, and which the fingerprint holds as "others".
+        """This catalog with `revise` done to the rows of each row group; kept in the cache under the fingerprint and
+        `digest`, which says what was done, and which the new fingerprint holds as "others".
         """
-        identity = f"{VERSION} {self.folder.url.rpartition('/')[2]} {self.fingerprint.get('catalog')} {digest}"
-        name = hashlib.sha256(identity.encode()).hexdigest()[:32]
+        identity = [VERSION, self.folder.url.rpartition("/")[2], self.fingerprint, digest]
+        name = hashlib.sha256(msgspec.json.encode(identity, order="sorted")).hexdigest()[:32]
         entry = (default_cache() if cache is None else cache) / f"catalogs/{name}"
         fingerprint = {**self.fingerprint, "others": digest}
         if not entry.exists(HEAD):
@@ -331,20 +332,11 @@ def _maker(survey: Survey, pictures: set[str]) -> Callable[[Sequence[int]], dict
         pictures.update(paths)
         sizes = [survey.listing.get(frame, -1) for frame in paths]
         if -1 in sizes:
-            sizes = [size for told in frames.to_pylist() for size in _frame_bytes(survey.listing, told)]
+            sizes = [size for told in frames.to_pylist() for size in survey.frame_bytes(told)]
         made["frame_bytes"] = pa.ListArray.from_arrays(frames.offsets, pa.array(sizes, pa.int64()))
         return made
 
     return columns
-
-
-def _frame_bytes(listing: Mapping[str, int], frames: Sequence[str]) -> list[int]:
-    """The listed bytes of each frame of a record, -1 where one is not there. A frame inside a video file (ID.mp4/00096)
-    has its share of the file.
-    """
-    folders = [frame.rpartition("/")[0] for frame in frames]
-    shares = {folder: listing[folder] // folders.count(folder) for folder in set(folders) if folder in listing}
-    return [listing.get(frame, shares.get(folder, -1)) for frame, folder in zip(frames, folders, strict=True)]
 
 
 def _columns(records: Sequence[Record]) -> dict[str, pa.Array]:
@@ -433,7 +425,7 @@ def _entries(table: pa.Table) -> Iterator[Entry]:
 
 
 def _threads() -> int:
-    return max(min(os.cpu_count() or 1, 8), 2)
+    return max(min(cpus(), 8), 2)
 
 
 def _folders(survey: Survey, root: Folder) -> Iterable[str]:

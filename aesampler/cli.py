@@ -13,6 +13,7 @@ import dataclasses
 import json
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from aesampler import command, sources
 from aesampler.build import build_corpus
 from aesampler.command import debug_option, json_option, together
 from aesampler.corpus import Corpus
-from aesampler.errors import RecipeError
+from aesampler.errors import AesamplerError, RecipeError
 from aesampler.executors import Executor
 from aesampler.plan import Plan, audited, plan_corpus
 from aesampler.progress import Reporter
@@ -77,7 +78,12 @@ def cli() -> None:
     "--address", help="Ray: the cluster to join, `auto` for the one this machine is in; default: Ray is started here."
 )
 @click.option("--fresh", is_flag=True, help="Start over: remove what an earlier build left in OUT.")
-@click.option("--retry-failed", is_flag=True, help="Make again the shards that hold failed records, and only those.")
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Make again the shards that hold failed records: for a disk that did not give what it has. A dataset that was "
+    "mended is another input, see --fresh.",
+)
 def build(
     config: str,
     out: str | None,
@@ -95,14 +101,15 @@ def build(
     with Reporter() as progress:
         plan = plan_corpus(recipe, progress=progress, refresh=fresh)
         _warn(plan)
-        outcome = build_corpus(
-            plan,
-            target,
-            _executor(executor, workers, address),
-            fresh=fresh,
-            retry_failed=retry_failed,
-            progress=progress,
-        )
+        with _begun_afresh() if fresh else contextlib.nullcontext():
+            outcome = build_corpus(
+                plan,
+                target,
+                _executor(executor, workers, address),
+                fresh=fresh,
+                retry_failed=retry_failed,
+                progress=progress,
+            )
     if as_json:
         _print_json(
             {
@@ -120,6 +127,17 @@ def build(
         f"{_lost(outcome.head.failures, 'failed')}{_lost(outcome.head.skipped, 'skipped')}"
     )
     click.echo(f"look at it: aesampler show {target.url} --grid 16 --out look.png")
+
+
+@contextlib.contextmanager
+def _begun_afresh() -> Iterator[None]:
+    """Where the build stops: say how to go on, since the same command would start over."""
+    try:
+        yield
+    except (AesamplerError, KeyboardInterrupt) as error:
+        if not isinstance(error, AesamplerError) or error.exit_code == 3:
+            click.echo("to go on from here, leave out --fresh", err=True)
+        raise
 
 
 def _target(recipe: Recipe, out: str | None, config: str) -> Folder:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +46,7 @@ def run(program: str, group: click.Group, arguments: list[str]) -> int:
         return 0
     except (AesamplerError, OSError) as error:
         if debug:
-            raise
+            traceback.print_exc()
         told = error if isinstance(error, AesamplerError) else StorageError.of(error)
         click.echo(f"{program}: {told}", err=True)
         return told.exit_code

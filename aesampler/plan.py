@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,7 +26,7 @@ from aesampler.relations import WordNet, related
 from aesampler.scene import Scene
 from aesampler.sharing import shared
 from aesampler.shortcut import LIMIT, measured
-from aesampler.sources.source import Kind, Source, Subset
+from aesampler.sources.source import Kind, Subset
 from aesampler.vocabulary import Vocabulary
 
 PASSED_THROUGH = {"jpg": "jpg", "jpeg": "jpg", "png": "png"}
@@ -109,16 +109,25 @@ class Plan:
             "tools": self.tools(),
         }
 
-    def tools(self) -> dict[str, str]:
-        """Versions of all that the corpus depends on: the workers' packages, those of CLIP where it looks at pictures,
-        and WordNet, which relations read.
+    def packages(self) -> dict[str, str]:
+        """Versions of the packages that the bytes of a worker's shards depend on, those of the readers and of CLIP
+        included.
         """
-        found = tools(entry.reader for entry in self.recipe.sources)
-        similar = [self.recipe.settings(entry).similarity for entry in self.recipe.sources]
-        if any(asked is not None and asked.shown_above is not None for asked in similar):
-            found |= {name: _version(name) for name in ("open_clip_torch", "torch")}
+        names = {"aesampler", "msgspec", "numpy", "pillow", "pyarrow", "pycocotools"}
+        names.update(*(entry.reader.packages for entry in self.recipe.sources))
+        if any(self.gaze(entry) is not None for entry in self.recipe.sources):
+            names |= {"open_clip_torch", "torch"}
+        return {name: _version(name) for name in sorted(names)}
+
+    def tools(self) -> dict[str, str]:
+        """Versions of all that the corpus depends on: the workers' packages, and WordNet, which relations read."""
         wordnet = WordNet.installed()
-        return found if wordnet is None else found | {"wordnet": wordnet.version}
+        return self.packages() if wordnet is None else self.packages() | {"wordnet": wordnet.version}
+
+    def gaze(self, entry: SourceEntry) -> str | None:
+        """The weights (file or tag) of the CLIP model that looks at the pictures of an entry; None where none does."""
+        asked = self.recipe.settings(entry).similarity
+        return None if asked is None or asked.shown_above is None else self.recipe.file(asked.pretrained)
 
     def inputs(self) -> dict[str, Any]:
         """Fingerprints of each entry's inputs, by `name/split`: its catalog's, and the sha256 of its vocabulary."""
@@ -126,14 +135,6 @@ class Plan:
             entry.label: {**catalog.fingerprint, "vocabulary": self.vocabularies[entry.name].sha256()}
             for entry, catalog in zip(self.recipe.sources, self.catalogs, strict=True)
         }
-
-
-def tools(readers: Iterable[Source]) -> dict[str, str]:
-    """Versions of the packages that the bytes of a worker's shards depend on, those of the readers included."""
-    names = {"aesampler", "msgspec", "numpy", "pillow", "pyarrow", "pycocotools"}
-    for reader in readers:
-        names.update(reader.packages)
-    return {name: _version(name) for name in sorted(names)}
 
 
 def _version(package: str) -> str:

@@ -205,9 +205,9 @@ class Recipe(_Part):
         return Folder.at(text if "://" in text else self.base / text)
 
     def file(self, path: str) -> str:
-        """A recipe's path of a file: `${NAME}` expanded, and relative to the recipe where there is such a file."""
+        """A recipe's path of a file: `${NAME}` expanded, and absolute where the recipe's folder has such a file."""
         text = expand(path)
-        return str(self.base / text) if (self.base / text).is_file() else text
+        return str((self.base / text).absolute()) if (self.base / text).is_file() else text
 
     def document(self) -> dict[str, Any]:
         """The recipe as the corpus stores it: every setting, without `out`, paths unexpanded; JSON-able."""

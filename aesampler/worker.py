@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from aesampler import image, manifest, sample
 from aesampler.catalog import Catalog
-from aesampler.errors import BadRecord, CorpusError
+from aesampler.errors import BadRecord, CorpusError, SourceError
 from aesampler.exposure import RULES, ExposureSettings, SimilaritySettings, Why, rejections
 from aesampler.manifest import PLAN, SampleRow, ShardHead, ShardReport
 from aesampler.plan import ShardTask, split_of
@@ -56,17 +56,20 @@ Row = dict[str, Any]
 class Job:
     """What all tasks of a build share: small, picklable, the same for every worker.
 
-    plan_sha256: of the plan that lies in OUT while the build runs. roots, catalogs (folders, see `Catalog.open`),
-    encodings (jpg, png) and transcoded (whether pictures are encoded anew): one a recipe entry.
+    plan_sha256: of the plan that lies in OUT while the build runs. packages: those on whose versions bytes depend.
+    roots, catalogs (folders, see `Catalog.open`), encodings (jpg, png), transcoded (whether pictures are encoded anew)
+    and weights (of the CLIP model that looks at them, or none): one a recipe entry.
     """
 
     recipe: Recipe
     plan_sha256: str
+    packages: tuple[str, ...]
     out: Folder
     roots: tuple[Folder, ...]
     catalogs: tuple[Folder, ...]
     encodings: tuple[str, ...]
     transcoded: tuple[bool, ...]
+    weights: tuple[str | None, ...]
 
 
 def paths(recipe: Recipe, task: ShardTask) -> tuple[str, str]:
@@ -142,8 +145,8 @@ class _Bench:
     @classmethod
     def of(cls, task: ShardTask, job: Job) -> _Bench:
         entry = job.recipe.sources[task.entry]
-        catalog = _catalog(job.catalogs[task.entry])
-        vocabulary = _vocabulary(job.out, entry.name)
+        catalog = _catalog(job.catalogs[task.entry], job.plan_sha256)
+        vocabulary = _vocabulary(job.out, entry.name, job.plan_sha256)
         settings = job.recipe.settings(entry)
         return cls(
             task=task,
@@ -157,7 +160,7 @@ class _Bench:
             vocabulary=vocabulary,
             encoding=job.encodings[task.entry],
             transcoded=job.transcoded[task.entry],
-            gaze=_gaze(vocabulary, job.recipe, settings.similarity),
+            gaze=_gaze(vocabulary, settings.similarity, job.weights[task.entry]),
             tally=np.zeros((len(RULES), len(vocabulary.names)), dtype=np.int64),
         )
 
@@ -183,22 +186,25 @@ class _Bench:
         return self.recipe.clips.frames if self.reader.kind == "clip" else 1
 
 
+# A process may outlive a build: what is held is held for its plan, which says what lies in those places.
+
+
 @lru_cache(maxsize=64)
-def _catalog(folder: Folder) -> Catalog:
+def _catalog(folder: Folder, plan_sha256: str) -> Catalog:
     return Catalog.open(folder)
 
 
 @lru_cache(maxsize=64)
-def _vocabulary(out: Folder, source: str) -> Vocabulary:
+def _vocabulary(out: Folder, source: str, plan_sha256: str) -> Vocabulary:
     with out.open(f"vocabulary/{source}.parquet") as file:
         return Vocabulary.read(file)
 
 
-def _gaze(vocabulary: Vocabulary, recipe: Recipe, asked: SimilaritySettings | None) -> Gaze | None:
-    if asked is None or asked.shown_above is None:
+def _gaze(vocabulary: Vocabulary, asked: SimilaritySettings | None, weights: str | None) -> Gaze | None:
+    if asked is None or weights is None:
         return None
     names = tuple(entry.name for entry in vocabulary.names)
-    return _held_gaze(names, asked.model_copy(update={"pretrained": recipe.file(asked.pretrained)}))
+    return _held_gaze(names, asked.model_copy(update={"pretrained": weights}))
 
 
 @lru_cache(maxsize=2)
@@ -253,11 +259,24 @@ def sample_key(prefix: str, identity: str, start: int | None = None) -> str:
 
 
 def _pictures(unit: _Unit, reader: Source, root: Folder) -> list[bytes]:
-    """The bytes of a sample's pictures, one a frame, without padding."""
+    """The bytes of a sample's pictures, one a frame, without padding. Raises BadRecord where one is missing,
+    SourceError where one has another size than when the dataset was catalogued.
+    """
     for place in unit.places:
         if unit.frame_bytes[place] < 0:
             raise BadRecord("a picture is missing", where=unit.record.frames[place])
-    return reader.pictures(root, unit.record, unit.places)
+    found = reader.pictures(root, unit.record, unit.places)
+    if type(reader).pictures is Source.pictures:  # else a frame is no file
+        for place, data in zip(unit.places, found, strict=True):
+            if len(data) != unit.frame_bytes[place]:
+                raise SourceError(
+                    "the picture has changed since the dataset was catalogued",
+                    where=f"{root.url}/{unit.record.frames[place]}",
+                    got=f"{len(data)} bytes",
+                    allowed=f"{unit.frame_bytes[place]}",
+                    do="run again with --fresh when the dataset is at rest",
+                )
+    return found
 
 
 def _fetched(units: Iterator[_Unit], reader: Source, root: Folder) -> Iterator[tuple[_Unit, Callable[[], list[bytes]]]]:

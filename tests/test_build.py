@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -17,8 +18,9 @@ from outputs import sha256s
 
 from aesampler import Corpus, Folder, Inline, Recipe, build_corpus, plan_corpus
 from aesampler.build import Outcome
-from aesampler.errors import CorpusError, LockedError, StorageError, ToleranceError
-from aesampler.manifest import PLAN
+from aesampler.errors import CorpusError, LockedError, SourceError, StorageError, ToleranceError
+from aesampler.manifest import PLAN, CorpusHead
+from aesampler.verify import verify
 
 SOURCES = [
     {"name": "coco", "format": "coco", "root": "coco", "split": {"train": 0.7, "validation": 0.3}},
@@ -216,6 +218,67 @@ def test_changed_inputs_are_refused(world: Path) -> None:
         build(recipe(world), world / "out")
 
 
+def test_a_program_builds_again_from_what_has_changed(world: Path) -> None:
+    """What a process holds of an earlier build is not taken for this one's."""
+    out = world / "out"
+    build(coco_only(world), out)
+    file = next((world / "coco").rglob("instances_*.json"))
+    file.write_text(file.read_text().replace('"dog"', '"wolf"'))
+    build(coco_only(world), out, fresh=True)
+    names = {name for sample in Corpus.open(out) for name in sample.categories}
+    assert "wolf" in names
+    assert "dog" not in names
+    assert verify(Corpus.open(out), deep=True).ok
+
+
+class Overtaken(Inline):
+    """Another build of the same plan runs to its end meanwhile, in a store, where nothing is locked."""
+
+    def __init__(self, whole: Callable[[], Any]) -> None:
+        self.whole = whole
+
+    def map(self, job: Any, tasks: Any) -> Any:
+        reports = super().map(job, tasks)
+        yield next(reports)
+        self.whole()
+        yield from reports
+
+
+def test_two_builds_of_one_plan_race_harmlessly_in_a_store(world: Path, bucket: str) -> None:
+    plan, out = plan_corpus(coco_only(world)), Folder.at(f"{bucket}/out")
+    outcome = build_corpus(plan, out, Overtaken(lambda: build_corpus(plan, out, Inline())))
+    assert outcome.head == CorpusHead.read(out)
+    build(coco_only(world), world / "local")
+    assert {path for path in out.list() if not path.startswith(".")} == set(sha256s(world / "local"))
+    other = plan_corpus(coco_only(world, seed=45))
+    with pytest.raises(CorpusError, match="another build has begun in this folder"):
+        build_corpus(plan, Folder.at(f"{bucket}/b"), Overtaken(lambda: _begun(other, Folder.at(f"{bucket}/b"))))
+
+
+def _begun(plan: Any, out: Folder) -> None:
+    """A build of `plan` starts over in `out`, and is stopped."""
+    with contextlib.suppress(StorageError):
+        build_corpus(plan, out, StopAfter(1), fresh=True)
+
+
+@pytest.mark.parametrize("damaged", ['{"format_version": 1, "rec', "[1, 2]"])
+def test_a_damaged_head_is_told(world: Path, damaged: str) -> None:
+    build(coco_only(world), world / "out")
+    (world / "out/corpus.json").write_text(damaged)
+    with pytest.raises(CorpusError, match=r"corpus\.json: not as the corpus format says"):
+        build(coco_only(world), world / "out")
+    build(coco_only(world), world / "out", fresh=True)
+
+
+def test_a_fresh_start_leaves_the_files_of_others(world: Path) -> None:
+    """A clone of a dataset repository holds rules of its own, which no build wrote."""
+    (world / "out").mkdir()
+    (world / "out/.gitattributes").write_text("*.tar filter=lfs\n")
+    build(coco_only(world), world / "out")
+    build(coco_only(world, seed=45), world / "out", fresh=True)
+    assert (world / "out/.gitattributes").read_text() == "*.tar filter=lfs\n"
+
+
 def test_a_folder_that_holds_something_else_is_left_alone(world: Path) -> None:
     out = world / "out"
     out.mkdir()
@@ -236,17 +299,24 @@ def test_two_builds_at_once_are_refused(world: Path) -> None:
 # -- bad records ------------------------------------------------------------------------------------------------------
 
 
+def _replace(file: Path, data: bytes) -> None:
+    """As programs do that copy a dataset: the folder changes, and the catalog is made anew."""
+    file.unlink()
+    file.write_bytes(data)
+
+
 def _truncate(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-200])
+    _replace(file, file.read_bytes()[:-200])
 
 
 def _garbage(file: Path) -> None:
-    file.write_bytes(b"not a picture at all")
+    _replace(file, b"not a picture at all")
 
 
 def _smaller(file: Path) -> None:
     from PIL import Image
 
+    file.unlink()
     Image.new("RGB", (8, 8)).save(file)
 
 
@@ -276,6 +346,20 @@ def test_a_bad_picture_is_counted_and_named(world: Path, spoil: Callable[[Path],
     mine, whole = sha256s(out), sha256s(world / "good")
     differing = {path for path in mine if path.endswith(".tar") and mine[path] != whole[path]}
     assert len(differing) == 1
+
+
+def test_a_picture_that_changed_in_its_place_is_told(world: Path) -> None:
+    """Its folder does not change then, so the catalog stands: `--fresh` reads the dataset again."""
+    victim = sorted((world / "coco").rglob("*.jpg"))[3]
+    whole = victim.read_bytes()
+    build(coco_only(world), world / "good")
+    with victim.open("r+b") as file:
+        file.truncate(len(whole) - 200)
+    with pytest.raises(SourceError, match=rf"{victim.name}: the picture has changed since .* with --fresh"):
+        build(coco_only(world), world / "out")
+    made = coco_only(world, tolerance={"bad_records": 0.1})
+    outcome = build_corpus(plan_corpus(made, refresh=True), Folder.at(world / "out"), Inline(), fresh=True)
+    assert sum(outcome.head.failures.values()) == 1
 
 
 def test_failed_records_can_be_tried_again(world: Path) -> None:
@@ -333,6 +417,7 @@ def test_too_little_room_is_told_before_anything_is_written(world: Path, monkeyp
     with pytest.raises(CorpusError, match="not enough room"):
         build(coco_only(world), world / "out")
     assert not list((world / "out").rglob("*.*"))
+    build(coco_only(world, images={"max_side": 16}), world / "out")  # how much that takes is not known before
 
 
 def test_strict_absence_skips_by_rule(world: Path) -> None:

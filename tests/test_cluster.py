@@ -140,11 +140,13 @@ def view(world: Path) -> View:
     job = Job(
         recipe=plan.recipe,
         plan_sha256="",
+        packages=tuple(plan.packages()),
         out=out,
         roots=tuple(plan.recipe.folder(entry.root) for entry in plan.recipe.sources),
         catalogs=tuple(catalog.folder for catalog in plan.catalogs),
         encodings=plan.encodings,
         transcoded=plan.transcoded,
+        weights=(None,) * len(plan.recipe.sources),
     )
     return View.of(job, ".build/probe", b"token")
 
@@ -152,6 +154,17 @@ def view(world: Path) -> View:
 def test_a_machine_that_sees_all_has_no_fault(view: View) -> None:
     assert list(view.faults()) == []
     assert len(view.pictures) == 2 * node.PICTURES
+
+
+def test_a_frame_is_asked_for_where_it_lies(tmp_path: Path) -> None:
+    """In a file of its own, in a video, or in the rows of a dataset."""
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips/a.mp4").write_bytes(b"1234")
+    (tmp_path / "b.jpg").write_bytes(b"12")
+    root = Folder.at(tmp_path)
+    assert node._file(root, "b.jpg") == [("b.jpg", 2)]
+    assert node._file(root, "clips/a.mp4/00004.ppm") == [("clips/a.mp4", 4)]
+    assert node._file(root, "clips/00000001.jpg") == []
 
 
 def test_each_fault_names_its_path(view: View, world: Path) -> None:
@@ -168,6 +181,7 @@ def test_each_fault_names_its_path(view: View, world: Path) -> None:
     ]
     assert faults(replace(view, token=b"other")) == [(str(world / "out"), "is another folder of that name")]
     assert faults(replace(view, out=elsewhere)) == [(str(world / "elsewhere"), "is not there")]
+    assert faults(replace(view, weights=("no/weights.pt",))) == [("no/weights.pt", "is not there")]
     assert faults(replace(view, catalogs=(elsewhere,))) == [(str(world / "elsewhere/catalog.parquet"), "is not there")]
     found = list(replace(view, versions=(("aesampler", "9"), *view.versions[1:]), code="other").faults())
     assert [(fault.where, fault.is_path) for fault in found] == [("aesampler", False), ("aesampler", False)]

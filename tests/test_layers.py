@@ -64,8 +64,19 @@ AESAMPLER = House(
     name="aesampler",
     root=CHECKOUT / "aesampler",
     order=(
-        *("errors", "rng", "storage", "image", "png", "masks", "video", "record", "scene", "vocabulary", "sources"),
-        *("catalog", "relations", "sharing", "audit", "exposure", "_torchvision", "similarity", "sample", "shard"),
+        *("errors", "machine", "rng", "storage", "image", "png", "masks", "video", "record", "scene", "vocabulary"),
+        *(
+            "sources",
+            "catalog",
+            "relations",
+            "sharing",
+            "audit",
+            "exposure",
+            "_torchvision",
+            "similarity",
+            "sample",
+            "shard",
+        ),
         *("manifest", "shortcut", "stream", "corpus", "recipe", "plan", "worker", "executors", "show", "report"),
         *("export", "build", "verify", "demo", "progress", "command", "cli", "__main__"),
     ),
@@ -95,8 +106,8 @@ LAVIDA = House(
     },
     borrows={
         "aesampler": (
-            *("errors", "rng", "storage", "image", "masks", "video", "scene", "exposure", "_torchvision", "sample"),
-            *("manifest", "stream", "corpus", "progress", "command"),
+            *("errors", "machine", "rng", "storage", "image", "masks", "video", "scene", "exposure", "_torchvision"),
+            *("sample", "manifest", "stream", "corpus", "progress", "command"),
         )
     },
 )

@@ -79,6 +79,18 @@ def test_the_fingerprint_says_so_and_the_cache_keeps_it(pair: list[Catalog]) -> 
     assert once[0].fingerprint["others"] != once[1].fingerprint["others"]
 
 
+def test_masks_that_were_corrected_are_read_again(tmp_path: Path, pair: list[Catalog]) -> None:
+    """The names of all pictures are as they were, and where their masks lie in the file is not."""
+    shared(pair, None)
+    before = [entry.record.payload for entry in pair[0].rows()]
+    file = tmp_path / "home/annotations/instances_train2017.json"
+    file.write_text(file.read_text().replace(json.dumps(SQUARE), json.dumps([[2, 2, 8, 2, 8, 7, 2, 7]])))
+    home = Catalog.of(Coco(), Folder.at(tmp_path / "home"))
+    revised, _ = shared([home, pair[1]], None)
+    now = [entry.record.payload for entry in home.rows()]
+    assert [entry.record.payload for entry in revised.rows()] == now != before
+
+
 def test_sources_that_share_nothing_are_left_alone(tmp_path: Path, pair: list[Catalog]) -> None:
     other = Catalog.of(Coco(), dataset(tmp_path / "other", ["dog"], {9: ["dog"]}))
     assert shared([pair[0], other], None) == [pair[0], other]

@@ -56,6 +56,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from aesampler.errors import AesamplerError, RecipeError, StorageError, WorkerError
 from aesampler.executors import node
 from aesampler.executors.node import Fault, View
+from aesampler.machine import cpus
 from aesampler.manifest import ShardReport
 from aesampler.plan import ShardTask
 from aesampler.worker import Job, build_shard, paths
@@ -106,7 +107,7 @@ class Cluster:
             if ray.is_initialized():
                 pass  # a program's own session: used as it is, and left
             elif self._address is None:
-                _start(opened, self._workers or len(os.sched_getaffinity(0)))
+                _start(opened, self._workers or cpus())
                 self.remote = False
             else:
                 _join(opened, self._address)
@@ -152,7 +153,7 @@ class Cluster:
 # -- the session -------------------------------------------------------------------------------------------------------
 
 
-def _start(opened: contextlib.ExitStack, cpus: int) -> None:
+def _start(opened: contextlib.ExitStack, workers: int) -> None:
     """Ray on this machine alone, until `opened` closes."""
     room = tempfile.gettempdir()
     folder = tempfile.mkdtemp(prefix="aesampler-", dir=room if len(room) <= SOCKET_ROOM else "/tmp")
@@ -160,9 +161,9 @@ def _start(opened: contextlib.ExitStack, cpus: int) -> None:
     spool = tempfile.mkdtemp(prefix="aesampler-")  # of workers, so that a lost one leaves nothing behind
     opened.callback(shutil.rmtree, spool, ignore_errors=True)
     # Arrow's own allocator keeps 10 MB more in each worker.
-    workers = {"TMPDIR": spool, "ARROW_DEFAULT_MEMORY_POOL": "system"}
-    opened.enter_context(_environment({"RAY_AUTH_MODE": "disabled"} | workers))
-    settings = {"num_cpus": cpus, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+    theirs = {"TMPDIR": spool, "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    opened.enter_context(_environment({"RAY_AUTH_MODE": "disabled"} | theirs))
+    settings = {"num_cpus": workers, "object_store_memory": STORE_BYTES, "include_dashboard": False}
     try:
         _init(opened, address="local", _temp_dir=folder, _node_ip_address="127.0.0.1", **settings)
     except (RuntimeError, OSError, ValueError, RayError) as error:

@@ -22,7 +22,6 @@ from pathlib import Path
 from aesampler import sources
 from aesampler.catalog import PARQUET, Catalog
 from aesampler.errors import AesamplerError, RecipeError
-from aesampler.plan import tools
 from aesampler.storage import Folder
 from aesampler.worker import Job
 
@@ -45,12 +44,14 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What the driver sees. pictures: (root, path below it, bytes). probe: a file of OUT that holds `token`. versions:
-    of the tools that bytes depend on. code: hash of the package's files. formats: those of the recipe.
+    """What the driver sees. pictures: files of some, (root, path below it, bytes). weights: files of CLIP's. probe: a
+    file of OUT that holds `token`. versions: of the tools that bytes depend on. code: hash of the package's files.
+    formats: those of the recipe.
     """
 
     roots: tuple[Folder, ...]
     pictures: tuple[tuple[Folder, str, int], ...]
+    weights: tuple[str, ...]
     catalogs: tuple[Folder, ...]
     out: Folder
     probe: str
@@ -65,9 +66,8 @@ class View:
         pictures = []
         for root, folder in zip(job.roots, job.catalogs, strict=True):
             catalog = Catalog.open(folder)
-            entries = catalog.rows(0, min(catalog.records, PICTURES))
-            listed = [(entry.record.frames[0], entry.frame_bytes[0]) for entry in entries]
-            pictures += [(root, path, size) for path, size in listed if size >= 0]
+            for entry in catalog.rows(0, min(catalog.records, PICTURES)):
+                pictures += [(root, *found) for found in _file(root, entry.record.frames[0])]
         return cls(
             roots=tuple(dict.fromkeys(job.roots)),
             pictures=tuple(dict.fromkeys(pictures)),
@@ -75,10 +75,8 @@ class View:
             out=job.out,
             probe=probe,
             token=token,
-            versions=(
-                *tools(entry.reader for entry in job.recipe.sources).items(),
-                ("processor", version("processor")),
-            ),
+            weights=tuple(dict.fromkeys(path for path in job.weights if path is not None and Path(path).is_file())),
+            versions=tuple((name, version(name)) for name in (*job.packages, "processor")),
             code=code_sha256(),
             formats=tuple(dict.fromkeys(entry.format for entry in job.recipe.sources)),
         )
@@ -90,6 +88,9 @@ class View:
             yield from _asked(root.url, partial(_there, root, ""))
         for root, path, size in self.pictures:
             yield from _asked(f"{root.url}/{path}", partial(_sized, root, path, size))
+        for path in self.weights:
+            if not Path(path).is_file():
+                yield Fault(where=path, what="is not there", do=MOUNT)
         yield from _asked(self.out.url, self._probed)
         for catalog in self.catalogs:
             yield from _asked(f"{catalog.url}/{PARQUET}", partial(_there, catalog, PARQUET))
@@ -117,6 +118,16 @@ class View:
             except AesamplerError as error:
                 do = "install what it needs on every node"
                 yield Fault(where=f"format {name}", what=f"does not load: {error}", do=do, is_path=False)
+
+
+def _file(root: Folder, frame: str) -> list[tuple[str, int]]:
+    """The file that a frame is, or lies in (a video names itself as its folder), and its bytes; a frame of a format
+    that keeps its pictures otherwise has none.
+    """
+    for path in (frame, frame.rpartition("/")[0]):
+        with contextlib.suppress(FileNotFoundError):
+            return [(path, root.size(path))]
+    return []
 
 
 def _asked(where: str, look: Callable[[], str]) -> Iterator[Fault]:

@@ -54,6 +54,15 @@ class Survey:
     batch: Callable[[Sequence[int]], Mapping[str, pa.Array]] | None = None
     skipped: Mapping[str, int] = field(default_factory=dict)  # records left out by a stated rule -> how many
 
+    def frame_bytes(self, frames: Sequence[str]) -> list[int]:
+        """The listed bytes of each frame of a record, -1 where one is not there. A frame inside a video file
+        (ID.mp4/00096) has its share of the file.
+        """
+        listing = self.listing
+        folders = [frame.rpartition("/")[0] for frame in frames]
+        shares = {folder: listing[folder] // folders.count(folder) for folder in set(folders) if folder in listing}
+        return [listing.get(frame, shares.get(folder, -1)) for frame, folder in zip(frames, folders, strict=True)]
+
 
 class Source(BaseModel, ABC):
     """A format and its options: the keys of a recipe's source entry that only this format knows.

@@ -16,6 +16,7 @@ import numpy as np
 
 from aesampler.errors import BadRecord, CorpusError, MissingExtra, ToleranceError
 from aesampler.exposure import ExposureSettings
+from aesampler.machine import cpus
 from aesampler.manifest import CorpusHead, SourceHead
 from aesampler.sample import Sample
 from aesampler.storage import Folder
@@ -181,7 +182,7 @@ class Stream:
         return self._schedule.steps(self._at)
 
     def __iter__(self) -> Iterator[Sample]:
-        return self._handed_out(self._sample, self._threads(min(len(os.sched_getaffinity(0)), 8)))
+        return self._handed_out(self._sample, self._threads(min(cpus(), 8)))
 
     def members(self) -> Iterator[Members]:
         """The rest of the epoch undecoded: the key and the files (by extension) of each sample."""
