@@ -3,7 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# Without a GPU a CPU build of torch must be asked for, or pip brings a CUDA build of several GB.
+# Without a GPU these versions of torch are asked for. Where pip knows an index with CPU builds (PIP_EXTRA_INDEX_URL, see
+# PyTorch's page on installing) it takes those, which are ten times smaller; else, on Linux, CUDA builds of several GB.
 CONSTRAINTS := -c .ci/constraints.txt $(shell nvidia-smi -L >/dev/null 2>&1 || echo -c .ci/constraints-cpu.txt)
 PINS := pyproject.toml .ci/constraints.txt .ci/constraints-cpu.txt
 

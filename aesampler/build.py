@@ -277,7 +277,8 @@ def _tolerate_missing(plan: Plan) -> None:
     if missing > allowed:
         first = lacking[0]
         raise ToleranceError(
-            f"{missing} of {plan.samples} samples lack a picture on disk, the first {first.first_missing}",
+            f"{missing} of {plan.samples} samples lack a picture on disk, or have an empty one, "
+            f"the first {first.first_missing}",
             where=f"{first.source}/{first.split}",
             allowed=f"{allowed:g} (tolerance.bad_records: {plan.recipe.tolerance.bad_records:g})",
             do="fetch the pictures, or raise the tolerance; nothing was written",

@@ -46,7 +46,7 @@ from aesampler.sources.source import Item, Source, Survey
 from aesampler.storage import Folder
 from aesampler.vocabulary import Vocabulary
 
-VERSION = 3
+VERSION = 4
 """Raised whenever the rows or their order change: entries of another version are made anew."""
 ROW_GROUP = 512
 """Records of a row group; fewer where they are large."""

@@ -19,6 +19,8 @@ from typing import Any
 
 import click
 import msgspec
+import pyarrow.compute as pc
+import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -29,7 +31,7 @@ from aesampler.command import debug_option, json_option, together
 from aesampler.corpus import Corpus
 from aesampler.errors import AesamplerError, RecipeError
 from aesampler.executors import Executor
-from aesampler.plan import Plan, audited, plan_corpus
+from aesampler.plan import Plan, audited, catalog_of, plan_corpus
 from aesampler.progress import Reporter
 from aesampler.recipe import Recipe, expand, starter
 from aesampler.storage import Folder
@@ -384,8 +386,11 @@ def report(corpus: str, out: str | None, samples: int, seed: int, as_json: bool,
     show_default=True,
     help="With --check: the official part.",
 )
+@click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="With --check: an option of the format.")
 @together(json_option, debug_option)
-def sources_(format: str | None, root: str | None, subset: str, as_json: bool, debug: bool) -> None:
+def sources_(
+    format: str | None, root: str | None, subset: str, options: tuple[str, ...], as_json: bool, debug: bool
+) -> None:
     """The dataset formats that can be read; with FORMAT its layout and options."""
     if format is None:
         if root is not None:
@@ -401,26 +406,28 @@ def sources_(format: str | None, root: str | None, subset: str, as_json: bool, d
         return
     reader = sources.load(format)
     if root is not None:
-        survey = reader.model_validate({"subset": subset}).survey(Folder.at(expand(root)))
-        missing = sum(
-            path not in survey.listing for place in range(len(survey.items)) for path in survey.record(place).frames
-        )
+        entry = {"name": "checked", "format": format, "root": root, "split": subset} | dict(map(_option, options))
+        recipe = Recipe.of({"name": "check", "sources": [entry]}, where=f"sources {format}")
+        with Reporter(quiet=as_json) as progress:
+            catalog = catalog_of(recipe, recipe.sources[0], progress=progress)
+        sizes = (batch["frame_bytes"].flatten() for batch in catalog.columns(["frame_bytes"]))
+        missing = sum(pc.sum(pc.less_equal(found, 0)).as_py() or 0 for found in sizes)
         told = {
             "format": format,
-            "records": len(survey.items),
-            "names": len(survey.categories),
+            "records": catalog.records,
+            "names": len(catalog.categories),
             "missing_pictures": missing,
-            "skipped": dict(survey.skipped),
+            "skipped": dict(catalog.skipped),
         }
         if as_json:
             _print_json(told)
         else:
             click.echo(
-                f"{format}: {len(survey.items):,} records, {len(survey.categories):,} names, "
-                f"{missing:,} pictures not on disk{_lost(survey.skipped, 'left out')}"
+                f"{format}: {catalog.records:,} records, {len(catalog.categories):,} names, "
+                f"{missing:,} pictures not on disk, or empty{_lost(catalog.skipped, 'left out')}"
             )
         return
-    options = {name: field.description or "" for name, field in reader.model_fields.items()}
+    described = {name: field.description or "" for name, field in reader.model_fields.items()}
     if as_json:
         _print_json(
             {
@@ -428,7 +435,7 @@ def sources_(format: str | None, root: str | None, subset: str, as_json: bool, d
                 "kind": reader.kind,
                 "summary": reader.summary,
                 "layout": reader.layout,
-                "options": options,
+                "options": described,
             }
         )
         return
@@ -436,8 +443,19 @@ def sources_(format: str | None, root: str | None, subset: str, as_json: bool, d
         f"{format}: {reader.summary}\n\nlayout at ROOT:\n{reader.layout.rstrip()}\n\n"
         "options, beside name, format, root, split, weight, limit, exposure:"
     )
-    for name, text in options.items():
+    for name, text in described.items():
         click.echo(f"  {name}: {text}")
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value as YAML would have it."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise click.UsageError(f"--option {text}: write NAME=VALUE")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise click.UsageError(f"--option {text}: the value is no YAML: {error}") from error
 
 
 @cli.command()
@@ -445,14 +463,17 @@ def sources_(format: str | None, root: str | None, subset: str, as_json: bool, d
 @click.option("--out", type=click.Path(dir_okay=False), help="The recipe to write; default: FORMAT.yaml.")
 @debug_option
 def init(format: str, out: str | None, debug: bool) -> None:
-    """Write a recipe for a dataset format, to be changed by hand."""
+    """Write a recipe for a dataset format, to be changed by hand; or another of the bundled files: lavida-paper (the
+    paper's mix), train-tiny and other trainings.
+    """
     text = starter(format)
     target = Path(out or f"{format}.yaml")
     with contextlib.suppress(FileNotFoundError):
         if target.stat():
             raise RecipeError("the file is there already", where=str(target), do="give --out another name")
     target.write_text(text, encoding="utf-8")
-    click.echo(f"{target}: set its root, then: aesampler plan --config {target}")
+    is_source = format in sources.names()
+    click.echo(f"{target}: {f'set its root, then: aesampler plan --config {target}' if is_source else 'see its head'}")
 
 
 @cli.command()

@@ -58,7 +58,7 @@ class ShardTask:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedSource:
     """What one entry gives to one split. bytes: listed bytes of its pictures. missing: samples with a picture that is
-    not on disk. lengths: of the lists.
+    not on disk, or empty. lengths: of the lists.
     """
 
     source: str
@@ -151,7 +151,7 @@ def plan_corpus(recipe: Recipe, *, progress: Progress | None = None, refresh: bo
     Raises RecipeError and SourceError: an empty vocabulary, a source in which nothing can be drawn, one group in two
     splits.
     """
-    alone = [_catalog(recipe, entry, progress, refresh) for entry in recipe.sources]
+    alone = [catalog_of(recipe, entry, progress=progress, refresh=refresh) for entry in recipe.sources]
     catalogs = shared(alone, WordNet.installed())
     vocabularies = _vocabularies(recipe, catalogs)
     sources: list[PlannedSource] = []
@@ -176,7 +176,10 @@ def plan_corpus(recipe: Recipe, *, progress: Progress | None = None, refresh: bo
     )
 
 
-def _catalog(recipe: Recipe, entry: SourceEntry, progress: Progress | None, refresh: bool) -> Catalog:
+def catalog_of(
+    recipe: Recipe, entry: SourceEntry, *, progress: Progress | None = None, refresh: bool = False
+) -> Catalog:
+    """The catalog of one entry, made or reopened: see `Catalog.of`. Raises SourceError where its root is not there."""
     root = recipe.folder(entry.root)
     if root.is_local and not root.exists():
         raise SourceError("no such folder", where=f"{entry.label}: {root.url}", do="set root to where the dataset lies")
@@ -252,7 +255,7 @@ class _Dealer:
         self.records += 1
         self.samples += len(starts)
         self.frames += len(starts) * clips.frames
-        missing = sum(min(clip) < 0 for clip in taken)
+        missing = sum(min(clip) <= 0 for clip in taken)
         if missing and not self.missing:
             self.first_missing = group
         self.missing += missing

@@ -280,10 +280,12 @@ def bundled(name: str) -> str:
 
 
 def starter(format: str) -> str:
-    """The text of a recipe for a dataset format: the bundled one, or a plain one for a format of another package."""
+    """The text of a recipe for a dataset format, or of another file of pipelines/ by its name (lavida-paper,
+    train-tiny); a plain one for a format of another package. What it writes lies beside it.
+    """
+    if format in {file.name.removesuffix(".yaml") for file in _PIPELINES.iterdir()}:
+        return bundled(format).replace("../", "")
     reader = sources.load(format)
-    if (_PIPELINES / f"{format}.yaml").is_file():
-        return bundled(format)
     name = re.sub(r"[^a-z0-9]+", "-", format.lower()).strip("-")
     variable = name.replace("-", "_").upper() + "_ROOT"
     return (

@@ -263,8 +263,8 @@ def _pictures(unit: _Unit, reader: Source, root: Folder) -> list[bytes]:
     SourceError where one has another size than when the dataset was catalogued.
     """
     for place in unit.places:
-        if unit.frame_bytes[place] < 0:
-            raise BadRecord("a picture is missing", where=unit.record.frames[place])
+        if unit.frame_bytes[place] <= 0:
+            raise BadRecord("a picture is missing, or empty", where=unit.record.frames[place])
     found = reader.pictures(root, unit.record, unit.places)
     if type(reader).pictures is Source.pictures:  # else a frame is no file
         for place, data in zip(unit.places, found, strict=True):

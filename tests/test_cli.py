@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import worlds
+import worlds_videos
 from PIL import Image
 
 from aesampler.cli import run
@@ -83,6 +84,40 @@ def test_sources_and_init(format: str, tmp_path: Path, capsys: pytest.CaptureFix
     assert f"format: {format}" in target.read_text()
     assert run(["init", format, "--out", str(target)]) == 2
     assert "there already" in capsys.readouterr().err
+
+
+def test_a_format_that_needs_an_option_can_be_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    worlds_videos.mose(tmp_path)
+    check = ["sources", "mose", "--check", str(tmp_path), "--json"]
+    assert run(check) == 2
+    assert "names" in capsys.readouterr().err
+    assert run([*check, "--option", "names=names.json"]) == 0
+    assert json.loads(capsys.readouterr().out)["missing_pictures"] == 0
+    assert run([*check, "--option", "nmes=names.json"]) == 2
+    assert "did you mean 'names'" in capsys.readouterr().err
+    assert run([*check, "--option", "names"]) == 2
+    assert "write NAME=VALUE" in capsys.readouterr().err
+
+
+def test_the_way_of_a_newcomer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """init, build, verify, show in one folder, as the README has them: nothing is written outside of it."""
+    made = worlds.coco(tmp_path / "data", images=12)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("COCO_ROOT", str(made.root))
+    for arguments in (
+        ["init", "coco"],
+        ["build", "--config", "coco.yaml", "--executor", "inline"],
+        ["verify", "corpora/coco", "--deep"],
+        ["show", "corpora/coco", "--grid", "4", "--out", "look.png"],
+        ["init", "train-tiny"],
+        ["init", "lavida-paper"],
+    ):
+        assert run(arguments) == 0, capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "work"}
+    assert "corpora: aesampler-demo/corpus" in Path("train-tiny.yaml").read_text()
 
 
 @pytest.mark.parametrize(

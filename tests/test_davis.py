@@ -193,7 +193,7 @@ def test_binary_masks_of_several_things(tmp_path: Path) -> None:
     worlds.write_json(path, {**body, "camel": {"1": "camel", "2": "camel"}})
     assert set(read(tmp_path)[1]["camel"].segments) == {"camel"}
     worlds.write_json(path, {**body, "camel": {"1": "camel", "2": "rider"}})
-    with pytest.raises(SourceError, match="camel has 2 objects by name, and masks of one foreground"):
+    with pytest.raises(SourceError, match=r"1 of 3 sequences .* masks of one foreground .* camel \(camel and rider\)"):
         read(tmp_path)
 
 

@@ -130,6 +130,15 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         RefYouTubeVos().survey(Folder.at(tmp_path))
 
 
+def test_what_was_converted_is_read_before_the_text_files(tmp_path: Path) -> None:
+    """The usual script leaves them where they are, and moves the frames away."""
+    worlds_videos.ref_davis(tmp_path / "published", texts=True)
+    world = worlds_videos.ref_davis(tmp_path / "converted")
+    shutil.copytree(tmp_path / "published/davis_text_annotations", tmp_path / "converted/davis_text_annotations")
+    survey = RefDavis().survey(Folder.at(tmp_path / "converted"))
+    assert tuple(item.id for item in survey.items) == world.ids
+
+
 def test_the_text_files_of_davis(tmp_path: Path) -> None:
     worlds_videos.ref_davis(tmp_path, texts=True)
     path = tmp_path / "davis_text_annotations/Davis17_annot1.txt"

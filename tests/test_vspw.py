@@ -32,14 +32,21 @@ def test_the_order_of_the_listing_does_not_matter(tmp_path: Path, monkeypatch: p
 
 def test_absent_means_in_no_frame_of_the_video(tmp_path: Path) -> None:
     worlds_videos.vspw(tmp_path)
-    reader, root = Vspw(), Folder.at(tmp_path)
+    reader, root = Vspw(void_limit=0.9), Folder.at(tmp_path)
     survey = reader.survey(root)
     names = [entry.name for entry in survey.categories]
     record = next(r for r in map(survey.record, range(3)) if r.id == FIRST)
-    scene = reader.scene(root, record, names, [4], (worlds.HEIGHT, worlds.WIDTH))
+    size = (worlds.HEIGHT, worlds.WIDTH)
+    scene = reader.scene(root, record, names, [4], size)
     assert "person" not in scene.segments  # it left after the first frame
     assert scene.presence("person") == "present"
     assert scene.presence("train") == "absent"
+    # Void, in whatever frame, may hide it.
+    planes = [worlds.pixels(path) for path in (tmp_path / f"data/{FIRST}/mask").glob("*.png")]
+    most = max(float(np.isin(plane, (0, 255)).mean()) for plane in planes)
+    assert 0 < most < 0.9
+    for limit, presence in ((0.0, "unknown"), (0.99 * most, "unknown"), (most, "absent")):
+        assert Vspw(void_limit=limit).scene(root, record, names, [4], size).presence("train") == presence
 
 
 def test_names_are_split_into_aliases(tmp_path: Path) -> None:
@@ -114,13 +121,15 @@ def test_a_picture_of_no_bytes_is_a_bad_record(tmp_path: Path, monkeypatch: pyte
         {
             "name": "vspw",
             "out": str(tmp_path / "out"),
-            "sources": [{"name": "vspw", "format": "vspw", "root": str(tmp_path / "set")}],
+            "sources": [{"name": "vspw", "format": "vspw", "root": str(tmp_path / "set"), "void_limit": 1.0}],
             "clips": {"frames": 2, "every": 2},
             "exposure": {"absence": "strict", "irrelevant_from": "categories"},
             "tolerance": {"bad_records": 0.5},
         }
     )
-    build_corpus(plan_corpus(recipe), Folder.at(tmp_path / "out"), Inline())
+    plan = plan_corpus(recipe)
+    assert (plan.samples, plan.sources[0].missing) == (6, 1)  # known before anything is built
+    build_corpus(plan, Folder.at(tmp_path / "out"), Inline())
     corpus = Corpus.open(str(tmp_path / "out"))
     assert len(corpus) == 5
     names = {name for sample in map(corpus.__getitem__, range(5)) for name in sample.categories}

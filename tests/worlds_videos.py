@@ -119,6 +119,7 @@ def vspw(root: Path, videos: int = 3, frames: int = 5, seed: int = 0, subset: st
     return World(
         root=root,
         format="vspw",
+        options={"void_limit": 1.0},
         names=tuple(sorted(VSPW_SHOWN.values())),
         frames=listed,
         truth=truth,
@@ -164,6 +165,7 @@ def vipseg(root: Path, videos: int = 3, frames: int = 4, seed: int = 0, edition:
     return World(
         root=root,
         format="vipseg",
+        options={"void_limit": 1.0},
         names=tuple(sorted(VSPW_SHOWN.values())),
         frames=listed,
         truth=truth,

@@ -4,6 +4,9 @@ class-and-instance PNG.
     class = R // 10 * 256 + G of `_seg.png` = name_ndx of the JSON;  0 is unlabelled (2 to 12 % of a picture) and
     becomes void
 
+Absence. A class that a picture does not have is known absent where no more of it than `void_limit` is unlabelled: what
+lies there may be anything (see index_map.py).
+
 Rules. The PNG decides where a class is; the JSON names it. A class that the JSON names and the PNG does not show
 (wholly hidden) is present without a mask. A class in the PNG that the picture's own JSON does not name is a bad record.
 Classes are told apart by name_ndx, never by name: two of them start with "tree". Names come from the JSON files of both
@@ -35,6 +38,7 @@ from aesampler.errors import BadRecord, SourceError
 from aesampler.record import Record
 from aesampler.scene import Scene
 from aesampler.sources import synonyms
+from aesampler.sources.index_map import VoidLimit
 from aesampler.sources.source import Item, Kind, Source, Survey
 from aesampler.storage import Folder
 
@@ -101,6 +105,7 @@ ROOT/                                   the folder that holds ADE20K_2021_17_01,
 """
 
     parts: bool = Field(default=False, description="whether the classes of object parts are categories too")
+    void_limit: VoidLimit = 0.0
 
     def survey(self, root: Folder) -> Survey:
         """Every picture of the subset; the vocabulary is read from the JSON files of both subsets."""
@@ -164,6 +169,7 @@ ROOT/                                   the folder that holds ADE20K_2021_17_01,
         found: dict[str, list[str]] = {}
         plane, void = _classes(root, f"{stem}_seg.png", size)
         void |= plane == 0
+        known = not self.parts and float(void.mean()) <= self.void_limit
         for number, mask in _each(plane, places, f"{stem}_seg.png"):
             if places[number] < 0:
                 void |= mask
@@ -181,7 +187,7 @@ ROOT/                                   the folder that holds ADE20K_2021_17_01,
             segments={name: (masks.union(found[name], *size),) for name in sorted(found)},
             void=(masks.encode(void) if void.any() else None,),
             present=marked.difference(found),
-            exhaustive=not self.parts,
+            exhaustive=known,
         )
 
     def _folders(self, root: Folder) -> tuple[str, tuple[str, ...]]:

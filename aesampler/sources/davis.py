@@ -84,7 +84,18 @@ ROOT/
                 )
         shown = _categories(told)
         places = {category.origin: place for place, category in enumerate(shown)}
-        tracks = [self._tracks(root, name, told, places, f"{annotations}/{name}", marked[name]) for name in names]
+        tracks = [self._tracks(root, name, told, places, f"{annotations}/{name}") for name in names]
+        several = [name for name, track in zip(names, tracks, strict=True) if not track.foreground]
+        mixed = [name for name in several if _is_binary(root, marked[name][min(marked[name])])]
+        if mixed:
+            told_of = ", ".join(f"{name} ({' and '.join(sorted({*told[name].values()}))})" for name in mixed[:10])
+            raise SourceError(
+                f"{len(mixed)} of {len(names)} sequences have several things by name, and masks of one foreground "
+                "(DAVIS 2016)",
+                where=f"{root.url}/{self.semantics}",
+                got=told_of + (", ..." if len(mixed) > 10 else ""),
+                do="name one thing for each, in a file of your own (semantics: FILE), or take the Annotations of 2017",
+            )
         items = [Item(name, f"davis:{name}") for name in names]
 
         def record(index: int) -> Record:
@@ -141,7 +152,6 @@ ROOT/
         told: Semantics,
         places: Mapping[str, int],
         folder: str,
-        marked: Mapping[str, str],
     ) -> Tracks:
         where = f"{root.url}/{self.semantics}"
         if not told.get(name):
@@ -151,13 +161,6 @@ ROOT/
         except ValueError as error:
             raise SourceError(f"object ids of {name} are not numbers", where=where, got=list(told[name])) from error
         one = len(set(objects.values())) == 1
-        if not one and _is_binary(root, marked[min(marked)]):
-            raise SourceError(
-                f"{name} has {len(objects)} objects by name, and masks of one foreground (DAVIS 2016)",
-                where=where,
-                got=", ".join(sorted(set(told[name].values()))),
-                do="name one thing for it, or take the Annotations of DAVIS 2017",
-            )
         return Tracks(masks=folder, objects=objects, foreground=[min(objects)] if one else [])
 
 

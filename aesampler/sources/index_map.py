@@ -19,7 +19,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -92,12 +92,16 @@ class Legend:
         return found
 
 
+VoidLimit = Annotated[
+    float,
+    Field(ge=0.0, le=1.0, description="share of void up to which a name that is not shown is called absent"),
+]
+
+
 class IndexMap(Source):
     """A source whose pictures have maps: the option and the scene that they share."""
 
-    void_limit: float = Field(
-        default=0.0, ge=0.0, le=1.0, description="share of void up to which a name that is not shown is called absent"
-    )
+    void_limit: VoidLimit = 0.0
 
     def scene(
         self, root: Folder, record: Record, names: Sequence[str], frames: Sequence[int], size: tuple[int, int]

@@ -3,9 +3,10 @@
     davis_text_annotations/Davis17_annot{1,2}{,_full_video}.txt     lines: SEQ OBJ "text"
 
 Published as these text files beside DAVIS, and mostly met in the form of Ref-YouTube-VOS, with train/ and valid/: both
-are read. Three sequences are misspelt in the text files, one of which is not in UTF-8. The masks are those of
-Annotations_unsupervised, which the ids refer to; an id that is in no mask makes a bad record. Read else as
-Ref-YouTube-VOS is, see there. Both parts say which object a phrase means.
+are read, the latter first, for those who convert leave the text files where they are. Three sequences are misspelt in
+the text files, one of which is not in UTF-8. The masks are those of Annotations_unsupervised, which the ids refer to;
+an id that is in no mask makes a bad record. Read else as Ref-YouTube-VOS is, see there. Both parts say which object a
+phrase means.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ or
     family: ClassVar[str] = "davis"
 
     def _told(self, root: Folder, how: str) -> Told:
-        if self.expressions is not None or not root.exists(TEXTS[0]):
+        converted = root.exists(ref_youtube_vos.official(root, self.subset))
+        if self.expressions is not None or converted or not root.exists(TEXTS[0]):
             return super()._told(root, how)
         if self.subset not in LISTS:
             raise SourceError("no phrases of the test part", where=root.url, allowed=", ".join(LISTS))

@@ -26,7 +26,7 @@ from aesampler.record import Category, Record
 from aesampler.scene import Scene
 from aesampler.sources import sequence
 from aesampler.sources.sequence import VOID, Frames, Marks, Videos
-from aesampler.sources.source import Item, Kind, Source, Survey
+from aesampler.sources.source import Item, Kind, Source, Subset, Survey
 from aesampler.storage import Folder
 
 PARTS = {"train": ("train",), "validation": ("valid", "val"), "test": ("test",)}
@@ -157,11 +157,11 @@ ROOT/
     def _told(self, root: Folder, how: str) -> Told:
         """What is said of the part's videos, and where they are."""
         part = PARTS[self.subset][0]
-        path = self.expressions or _official(root, PARTS[self.subset])
+        path = self.expressions or official(root, self.subset)
         videos = dict(sequence.read_json(root, path, _File, do=how).videos)
         files = [path]
         if self.subset == "validation" and self.expressions is None:
-            test = _official(root, PARTS["test"])
+            test = official(root, "test")
             if root.exists(test):
                 files.append(test)
                 for name in sequence.read_json(root, test, _File, do=how).videos:
@@ -212,8 +212,9 @@ def phrase(text: str, number: int) -> Phrase:
     return Phrase(" ".join(text.lower().split()), number)
 
 
-def _official(root: Folder, parts: Sequence[str]) -> str:
-    paths = [f"meta_expressions/{part}/{FILE}" for part in parts]
+def official(root: Folder, subset: Subset) -> str:
+    """Where the phrases of a part lie, or would."""
+    paths = [f"meta_expressions/{part}/{FILE}" for part in PARTS[subset]]
     return next((path for path in paths if root.exists(path)), paths[0])
 
 

@@ -56,11 +56,12 @@ class Survey:
 
     def frame_bytes(self, frames: Sequence[str]) -> list[int]:
         """The listed bytes of each frame of a record, -1 where one is not there. A frame inside a video file
-        (ID.mp4/00096) has its share of the file.
+        (ID.mp4/00096) has its share of the file, but for an empty one a byte at least.
         """
         listing = self.listing
         folders = [frame.rpartition("/")[0] for frame in frames]
-        shares = {folder: listing[folder] // folders.count(folder) for folder in set(folders) if folder in listing}
+        held = {folder: listing[folder] for folder in set(folders) if folder in listing}
+        shares = {folder: max(size // folders.count(folder), min(size, 1)) for folder, size in held.items()}
         return [listing.get(frame, shares.get(folder, -1)) for frame, folder in zip(frames, folders, strict=True)]
 
 

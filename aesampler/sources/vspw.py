@@ -2,10 +2,11 @@
 
     mask PNG, value = class, 0 (others) and 255 void;  label_num_dic_final.json: {"wall": "1", ..., "others": "0"}
 
-A class is known absent when no frame of the video has it, whichever frames are sampled. No file lists the classes of a
-video, so the survey reads every mask, when the video's record is asked for. Where one of them cannot be read (a video
-of the set holds files of 0 bytes), or a frame has none, nothing is known absent in that video, and clips with such a
-mask are bad records. A name such as `ship_or_boat` is a list of synonyms.
+A class is known absent when no frame of the video has it, whichever frames are sampled, and no frame has more void,
+which may hide any name, than `void_limit` (see index_map.py). No file lists the classes of a video, so the survey reads
+every mask, when the video's record is asked for. Where one of them cannot be read (a video of the set holds files of 0
+bytes), or a frame has none, nothing is known absent in that video, and clips with such a mask are bad records. A name
+such as `ship_or_boat` is a list of synonyms.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from aesampler.errors import BadRecord, SourceError
 from aesampler.record import Category, Record
 from aesampler.scene import Scene
 from aesampler.sources import sequence, synonyms
+from aesampler.sources.index_map import VoidLimit, counts
 from aesampler.sources.sequence import Marks, Videos
 from aesampler.sources.source import Item, Kind, Source, Survey
 from aesampler.storage import Folder
@@ -41,12 +43,13 @@ class Value(NamedTuple):
 
 class Classes(msgspec.Struct):
     """The payload of a record. masks: their paths, one a frame. classes: number -> place in the vocabulary, of those in
-    the video. whole: whether every mask of the video was read.
+    the video. whole: whether every mask of the video was read. void: the share of void in the frame that has most.
     """
 
     masks: list[str]
     classes: dict[int, int]
     whole: bool
+    void: float
 
 
 class Vspw(Source):
@@ -70,6 +73,7 @@ ROOT/                                   the folder with the lists, or the one th
     void: ClassVar[tuple[int, ...]] = (0, 255)
 
     videos: str | None = Field(default=None, description="the list of videos; default: train.txt, val.txt")
+    void_limit: VoidLimit = 0.0
 
     def value(self, number: int) -> Value:
         """What the value `number` of a mask stands for."""
@@ -121,7 +125,7 @@ ROOT/                                   the folder with the lists, or the one th
             frames,
             size,
             lambda place: self._marks(root, told.masks[place], told.classes, size),
-            exhaustive=told.whole,
+            exhaustive=told.whole and told.void <= self.void_limit,
         )
 
     def _base(self, root: Folder, how: str) -> tuple[str, str]:
@@ -145,12 +149,15 @@ ROOT/                                   the folder with the lists, or the one th
         places: Mapping[int, int],
     ) -> Record:
         values: set[int] = set()
-        whole = frames.keys() <= marked.keys()
+        whole, void = frames.keys() <= marked.keys(), 0.0
         for path in marked.values():
             try:
-                values.update(_values(_plane(root, path)))
+                found = counts(_plane(root, path))
             except BadRecord:
                 whole = False  # `scene` names it, for the clips that it lies in
+                continue
+            values.update(found)
+            void = max(void, sum(found.get(value, 0) for value in self.void) / max(sum(found.values()), 1))
         kinds = {self.value(value) for value in values.difference(self.void)}
         # A number that the table does not have is left to `scene` too.
         classes = {kind.number: places[kind.number] for kind in sorted(kinds) if kind.number in places}
@@ -164,7 +171,7 @@ ROOT/                                   the folder with the lists, or the one th
             masked=_told(kinds, places, group=False),
             ignored=_told(kinds, places, group=True),
             payload=msgspec.json.encode(
-                Classes(masks=[marked[name] for name in ordered], classes=classes, whole=whole)
+                Classes(masks=[marked[name] for name in ordered], classes=classes, whole=whole, void=void)
             ),
         )
 
@@ -175,7 +182,7 @@ ROOT/                                   the folder with the lists, or the one th
         except BadRecord as error:
             raise BadRecord(error.what, where=path, got=error.got, allowed=error.allowed) from error
         plane = np.asfortranarray(plane)
-        values = [value for value in _values(plane) if value not in self.void]
+        values = [value for value in counts(plane) if value not in self.void]
         kinds = {value: self.value(value) for value in values}
         unknown = [value for value in values if kinds[value].number not in classes]
         if unknown:
@@ -201,14 +208,6 @@ def _plane(root: Folder, path: str) -> npt.NDArray[Any]:
         return sequence.read_objects(root.read(path))[0]
     except BadRecord as error:
         raise BadRecord(error.what, where=path, got=error.got, allowed=error.allowed) from error
-
-
-def _values(plane: npt.NDArray[Any]) -> list[int]:
-    """The values of a plane, ascending."""
-    if plane.dtype.itemsize > 2:
-        found: list[int] = np.unique(plane).tolist()
-        return found
-    return [int(value) for value in np.flatnonzero(np.bincount(plane.ravel(order="K")))]
 
 
 def _table(root: Folder, path: str) -> tuple[Category, ...]:

@@ -5,8 +5,9 @@
 
 The file's name differs from release to release, so it is found by what it holds: videos whose frames are on disk, and
 tracks. 2019 and 2021 have other ids and other names, all told by the file itself. Only the training part has tracks.
-Every track of the categories was marked, so a category without a track in the video is absent. A track of nulls is
-present, without a mask. Masks of one category are ORed; a crowd's are ignored.
+Every track of the categories was marked, so a category without a track in the video is absent; for a set of which that
+is not known (LV-VIS) there is `exhaustive: false`. A track of nulls is present, without a mask. Masks of one category
+are ORed; a crowd's are ignored.
 
 Run lengths are not looked at before their clip is built: the file (some 500 MB) is mapped, and a record copies its own.
 """
@@ -93,6 +94,7 @@ ROOT/
     annotations: str | None = Field(
         default=None, description="the JSON file; default: the one that holds tracks of these videos"
     )
+    exhaustive: bool = Field(default=True, description="whether every category was looked for in every video")
 
     def survey(self, root: Folder) -> Survey:
         """One record a video of the file, with tracks or without."""
@@ -124,7 +126,7 @@ ROOT/
 
         return Survey(
             categories=shown,
-            exhaustive=True,
+            exhaustive=self.exhaustive,
             items=items,
             record=record,
             files=(path,),
@@ -150,7 +152,7 @@ ROOT/
             )
             return Marks(shown=shown, ignored=ignored)
 
-        return sequence.assembled(record, names, frames, size, marks, exhaustive=True)
+        return sequence.assembled(record, names, frames, size, marks, exhaustive=self.exhaustive)
 
     def _categories(self, entries: Sequence[Named], where: str) -> tuple[Category, ...]:
         """The names of the file in its order: lower case, underscores as spaces, misspelt ones corrected."""
