@@ -503,12 +503,12 @@ def test_a_store_has_no_lock(bucket: str) -> None:
 def test_the_lock_excludes(tmp_path: Path) -> None:
     # Each process takes and drops the lock as fast as it can; two inside at once would meet at the exclusive file.
     code = """
-        import os, sys, time
+        import os, sys
         from aesampler.errors import LockedError
         from aesampler.storage import Folder
         print("inside", flush=True)
-        end, held = time.monotonic() + 1.0, 0
-        while time.monotonic() < end:
+        held = 0
+        while held < 300:
             try:
                 with Folder.at(sys.argv[1]).lock():
                     os.close(os.open(sys.argv[2], os.O_CREAT | os.O_EXCL))
@@ -516,14 +516,12 @@ def test_the_lock_excludes(tmp_path: Path) -> None:
                     os.unlink(sys.argv[2])
             except LockedError:
                 pass
-        print(held)
     """
     args = (tmp_path / "out", tmp_path / "inside")
     with process(code, *args) as one, process(code, *args) as two, process(code, *args) as three:
         for child in (one, two, three):
-            out, _ = child.communicate()
+            child.communicate()
             assert child.returncode == 0
-            assert int(out) > 0
     assert everything(tmp_path) in ([], ["out"])  # the maker of the folder may not have been the last to leave
 
 
