@@ -381,6 +381,19 @@ def test_failed_records_can_be_tried_again(world: Path) -> None:
     assert sha256s(out) == sha256s(world / "good")
 
 
+def test_a_split_without_a_sample_cannot_be_streamed(world: Path) -> None:
+    made = recipe(world, sources=[SOURCES[0]], tolerance={"bad_records": 0.9})
+    build(made, world / "whole")
+    corpus = Corpus.open(world / "whole")
+    for sample in corpus.stream("validation"):
+        _garbage(world / "coco" / sample.origin)
+    build(made, world / "out")
+    corpus = Corpus.open(world / "out")
+    assert len(list(corpus.stream("train"))) == len(corpus) > 0
+    with pytest.raises(CorpusError, match="the split holds no sample; got validation"):
+        corpus.stream("validation")
+
+
 def test_a_shard_without_a_sample_is_left_out(world: Path) -> None:
     made = coco_only(world, shards={"max_samples": 1}, tolerance={"bad_records": 0.5})
     _garbage(sorted((world / "coco").rglob("*.jpg"))[0])

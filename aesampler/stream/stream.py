@@ -503,6 +503,7 @@ def _ahead(
 
 
 def _origins(corpora: Sequence[Readable], split: str) -> list[_Origin]:
+    """The sources of the split that have a sample: all records of one may have failed."""
     names = [corpus.head.name for corpus in corpora]
     if not names or len(set(names)) < len(names):
         raise CorpusError("corpora that are streamed together need different names", got=", ".join(names) or "none")
@@ -510,11 +511,15 @@ def _origins(corpora: Sequence[Readable], split: str) -> list[_Origin]:
         if split not in corpus.head.splits:
             allowed = ", ".join(corpus.head.splits)
             raise CorpusError("no such split", where=corpus.folder.url, got=split, allowed=allowed)
-    return [
+    found = [
         _Origin(corpus=corpus, source=source, head=head)
         for corpus in corpora
         for source, head in corpus.head.splits[split].items()
+        if head.samples
     ]
+    if not found:
+        raise CorpusError("the split holds no sample", where=corpora[0].folder.url, got=split)
+    return found
 
 
 def _weights(
