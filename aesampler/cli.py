@@ -406,7 +406,7 @@ def sources_(
         return
     reader = sources.load(format)
     if root is not None:
-        entry = {"name": "checked", "format": format, "root": root, "split": subset} | dict(map(_option, options))
+        entry = {"name": "dataset", "format": format, "root": root, "split": subset} | dict(map(_option, options))
         recipe = Recipe.of({"name": "check", "sources": [entry]}, where=f"sources {format}")
         with Reporter(quiet=as_json) as progress:
             catalog = catalog_of(recipe, recipe.sources[0], progress=progress)
@@ -455,7 +455,7 @@ def _option(text: str) -> tuple[str, Any]:
     try:
         return name, yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise click.UsageError(f"--option {text}: the value is no YAML: {error}") from error
+        raise click.UsageError(f"--option {text}: the value is no YAML: {' '.join(str(error).split())}") from error
 
 
 @cli.command()
