@@ -5,7 +5,8 @@ Frames are counted in the order in which they are shown, from 0. A few frames ou
 of the packets, which are read without decoding, and a jump to the key frame before them: a clip of 8 frames, 4 apart,
 out of 483 of 848 x 480 with a key frame every 250 takes 0.06 to 0.8 s, all of them 1.3 s. Where a file has no such
 stamps, or the jump lands behind the frame, the file is decoded from its beginning. A rotation that a camera noted is
-ignored, as EXIF is for pictures.
+ignored, as EXIF is for pictures: annotations are of the frames as they are stored. Only `footage`, for those who look,
+turns them.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ FOLDER_RATE = 25.0
 ANSWERS_S = 15.0
 """How long a camera may be silent."""
 _NUMBER = re.compile(r"(\d+)")
+_SECRET = re.compile(r"//[^/]*@")
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 # What a stream may lead to: its playlists may name other addresses, but no file of this machine.
 _REMOTE = {"protocol_whitelist": "http,https,tcp,tls,crypto,data,httpproxy,rtp,rtsp,rtsps,srtp,rtmp,udp"}
@@ -51,7 +53,8 @@ class Footage:
 
     rate: frames a second. length: how many frames, as the source says beforehand, for progress; None where it does not.
     live: the frames come from an address, and may never end. frames: (seconds since the first, uint8 [height, width,
-    3]).
+    3]), upright where the camera noted how it was held; their size may change. Going through them raises BadRecord
+    where the video is damaged or a camera falls silent, OSError where reading fails.
     """
 
     rate: float
@@ -76,7 +79,7 @@ def footage(source: str | Path, *, formats: Sequence[str] = ()) -> Iterator[Foot
     """
     if is_address(str(source)):
         with _opened(str(source), _REMOTE | {"rtsp_transport": "tcp"}) as (container, stream):
-            yield _footage(container, stream, live=True)
+            yield _footage(container, stream, _public(str(source)), live=True)
         return
     path = Path(source)
     if path.is_dir():
@@ -86,7 +89,7 @@ def footage(source: str | Path, *, formats: Sequence[str] = ()) -> Iterator[Foot
         return
     allowed = {"format_whitelist": ",".join(formats)} if formats else {}
     with _opened(path, allowed | {"protocol_whitelist": "file"}) as (container, stream):
-        yield _footage(container, stream, live=False)
+        yield _footage(container, stream, path.name, live=False)
 
 
 def frames(path: Path) -> Iterator[Pixels]:
@@ -280,7 +283,7 @@ def _opened(path: Path | str, options: Mapping[str, str] | None = None) -> Itera
     require()
     import av
 
-    where = path if isinstance(path, str) else path.name
+    where = _public(path) if isinstance(path, str) else path.name
     patience = ANSWERS_S if isinstance(path, str) else None
     # Titles and the like are not read here, and are not always in UTF-8.
     with (
@@ -292,31 +295,39 @@ def _opened(path: Path | str, options: Mapping[str, str] | None = None) -> Itera
         yield container, container.streams.video[0]
 
 
+def _public(address: str) -> str:
+    """An address without the name and password that may stand in it."""
+    return _SECRET.sub("//", address, count=1)
+
+
 @contextmanager
 def _understood(where: str) -> Iterator[None]:
     """What FFmpeg finds wrong becomes BadRecord, `where` its place; I/O errors pass."""
-    from av.error import FFmpegError
+    from av.error import ExitError, FFmpegError
 
     try:
         yield
+    except ExitError as error:  # what PyAV's `timeout` ends in
+        raise BadRecord(f"a camera was silent for {ANSWERS_S:g} s", where=where) from error
     except FFmpegError as error:
         if isinstance(error, OSError):
             raise
         raise BadRecord(f"a video cannot be read ({error.strerror})", where=where) from error
 
 
-def _footage(container: InputContainer, stream: VideoStream, live: bool) -> Footage:
+def _footage(container: InputContainer, stream: VideoStream, where: str, live: bool) -> Footage:
     rate = float(stream.average_rate or stream.guessed_rate or FOLDER_RATE)
-    shown = _timed(_unbroken(container, stream) if live else container.decode(stream), rate)
+    shown = _timed(_unbroken(container, stream) if live else container.decode(stream), rate, where)
     return Footage(rate=rate, length=None if live else stream.frames or None, live=live, frames=shown)
 
 
-def _timed(shown: Iterable[VideoFrame], rate: float) -> Iterator[tuple[float, Pixels]]:
+def _timed(shown: Iterable[VideoFrame], rate: float, where: str) -> Iterator[tuple[float, Pixels]]:
     first = None
-    for place, frame in enumerate(shown):
-        time = place / rate if frame.time is None else float(frame.time)
-        first = time if first is None else first
-        yield time - first, _rgb(frame)
+    with _understood(where):  # here, since who goes through the frames is to know their errors
+        for place, frame in enumerate(shown):
+            time = place / rate if frame.time is None else float(frame.time)
+            first = time if first is None else first
+            yield time - first, _upright(frame)
 
 
 def _unbroken(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
@@ -333,6 +344,11 @@ def _unbroken(container: InputContainer, stream: VideoStream) -> Iterator[VideoF
 
 def _rgb(frame: VideoFrame) -> Pixels:
     return np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+
+
+def _upright(frame: VideoFrame) -> Pixels:
+    """The pixels, turned as the camera noted that it was held, by quarters of a circle."""
+    return np.ascontiguousarray(np.rot90(_rgb(frame), round(frame.rotation / 90)))
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> tuple[list[int], list[int]]:

@@ -72,6 +72,27 @@ def test_a_run_goes_on_exactly(tmp_path: Path) -> None:
     assert all(torch.equal(*pair) for pair in zip(model.parameters(), again.parameters(), strict=True))
 
 
+def test_a_checkpoint_of_many_files_is_read_as_that_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimizer = stand()
+    stepped(model, optimizer, 3)
+    paths = []
+    for size in (checkpoint.FILE_BYTES, 100):
+        monkeypatch.setattr(checkpoint, "FILE_BYTES", size)
+        paths.append(here(tmp_path / str(size)).save(3, model, optimizer, {}))
+    files = [sorted(path.glob("*.safetensors")) for path in paths]
+    assert [len(found) for found in files] == [1, 3]
+    for file in files[1]:
+        with safe_open(file, "pt") as opened:
+            sizes = [opened.get_tensor(name).nbytes for name in opened.keys()]  # noqa: SIM118
+        assert len(sizes) == 1 or sum(sizes) <= 100
+    after = stepped(model, optimizer, 4)
+    for path in paths:
+        again, other = stand(seed=1)
+        stepped(again, other)
+        here(path.parents[1]).load(path, again, other)
+        assert stepped(again, other, 4) == after
+
+
 def test_only_trained_weights_are_written(tmp_path: Path) -> None:
     model, optimizer = stand()
     stepped(model, optimizer)

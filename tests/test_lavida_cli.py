@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 import vad_worlds
 import worlds_videos
 
-from aesampler.errors import CorpusError, RecipeError
+from aesampler.errors import CorpusError
 from lavida import evaluate as judging
 from lavida.cli import cli, run
 
@@ -50,6 +52,20 @@ def test_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "lavida", "fly"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "No such command 'fly'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"), [("train --config lost.yaml", 2, "lost.yaml"), ("boom", 1, "broken")]
+)
+def test_one_of_several_processes_tells_its_error_and_ends(words: str, code: int, told: str) -> None:
+    """And at once: what is registered for the end of Python, where NCCL would wait for the others, is not run."""
+    lines = ["import atexit, sys, time", "from lavida import cli", "atexit.register(print, 'waited')"]
+    lines += ["@cli.cli.command()", "def boom():", "    raise RuntimeError('broken')", "cli.main()"]
+    command = [sys.executable, "-c", "\n".join(lines), *words.split()]
+    environment = os.environ | {"WORLD_SIZE": "2", "RANK": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert told in done.stderr
 
 
 def test_evaluate_as_text_and_as_json(
@@ -153,9 +169,11 @@ def test_what_is_refused_in_one_line(
     assert told.out == ""
 
 
-def test_debug_shows_where() -> None:
-    with pytest.raises(RecipeError):
-        run(["ablate", "lost.yaml", "--debug"])
+def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["ablate", "lost.yaml", "--debug"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("Traceback")
+    assert told.splitlines()[-1] == "lavida: lost.yaml: there is no such file"
 
 
 def test_benchmarks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,6 +241,33 @@ def test_ablate(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
     assert (tmp_path / "ablations/chunks/nine/avenue/table.md").is_file()
     assert run(["ablate", "grid.yaml", "--root", f"avenue={world.root}"]) == 0
     assert "avenue here" in capsys.readouterr().out
+
+
+def test_ablate_on_ray_trains_there_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lavida import ablate
+    from lavida.evaluate import Inline
+    from lavida.training import cluster
+
+    seen: list[Any] = []
+
+    def launch(config: Any, **how: Any) -> Any:
+        seen.append((config, how))
+        return SimpleNamespace(model=tmp_path / "model")
+
+    def ablated(*given: Any, trainer: Any, **how: Any) -> Any:
+        assert trainer is None or trainer("a run") == tmp_path / "model"
+        raise CorpusError("enough")
+
+    monkeypatch.setattr(cluster, "launch", launch)
+    monkeypatch.setattr(ablate, "ablate", ablated)
+    monkeypatch.setattr("lavida.cli._executor", lambda *asked: contextlib.nullcontext(Inline()))
+    grid = {"name": "x", "detector": "motion", "columns": [{"benchmark": "avenue"}], "rows": [{"name": "one"}]}
+    (tmp_path / "grid.yaml").write_text(json.dumps(grid))
+    command = ["ablate", str(tmp_path / "grid.yaml"), "--root", "avenue=."]
+    assert run(command) == 2
+    assert seen == []
+    assert run([*command, "--ray", "--workers", "4", "--address", "auto"]) == 2
+    assert seen == [("a run", {"workers": 4, "address": "auto"})]
 
 
 def test_train(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,6 +238,23 @@ def test_one_bad_video_of_several_does_not_end_the_others(tmp_path: Path, capsys
         detect([str(tmp_path / "in")], Job(anomalies=("x",)), tmp_path / "again", Script([0.3]))
 
 
+def test_what_cannot_be_reached_or_read_does_not_end_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worlds_videos.write_video(tmp_path / "b.mp4", worlds_videos.numbered(3))
+    (tmp_path / "frames/1.png").mkdir(parents=True)  # a picture that is a folder
+    (tmp_path / "frames/2.png").touch()
+    given = ["http://me:secret@127.0.0.1:1/x", str(tmp_path / "frames"), str(tmp_path / "b.mp4")]
+    command = ["detect", *given, "--anomaly", "x", "--detector", "motion", "--out", str(tmp_path / "out")]
+    assert run(command) == 3
+    told = capsys.readouterr()
+    assert "lavida: 127.0.0.1-x: it cannot be reached: Connection refused" in told.err
+    assert "lavida: frames: reading it failed: Is a directory" in told.err
+    assert "secret" not in told.err + told.out
+    assert told.out.splitlines()[-1] == "2 videos without an answer: 127.0.0.1-x, frames"
+    assert (tmp_path / "out/b/intervals.json").exists()
+
+
 # -- what was given ----------------------------------------------------------------------------------------------------
 
 
@@ -259,6 +276,26 @@ def test_a_directory_of_videos(tmp_path: Path) -> None:
         find_sources([str(tmp_path / "empty")])
     with pytest.raises(SourceError, match=r"lost.mp4: there is no such file or folder"):
         find_sources([str(tmp_path / "lost.mp4")])
+
+
+def test_answers_are_no_videos(tmp_path: Path) -> None:
+    """Asked again about the same directory, with the answers in it."""
+    for name in ("a.mp4", "b.mp4"):
+        worlds_videos.write_video(tmp_path / name, worlds_videos.numbered(5))
+    out = tmp_path / "answers"
+    for _ in range(2):
+        told = detect([str(tmp_path)], Job(anomalies=("x",)), out, Script([0.3]))
+        assert [each.name for each in told] == ["a", "b"]
+        assert (out / "a/overlay.mp4").exists()
+    (out / "link.mp4").symlink_to(tmp_path / "a.mp4")
+    found = find_sources([str(tmp_path / "a.mp4"), str(out), str(out / "a"), str(out / "a/overlay.mp4")], out)
+    assert [each.name for each in found] == ["a", "overlay"]  # one that is named itself is meant
+    with pytest.raises(SourceError, match=r"answers: no video lies outside of the folder of the answers; give another"):
+        find_sources([str(out)], out)
+    before = (out / "a/overlay.mp4").read_bytes()
+    with pytest.raises(SourceError, match=r"overlay: the answer would be written over the video; give another --out"):
+        detect([str(out / "a/overlay.mp4")], Job(anomalies=("x",)), out / "a", Script([0.3]))
+    assert (out / "a/overlay.mp4").read_bytes() == before
 
 
 def test_addresses_show_no_password() -> None:
@@ -360,7 +397,9 @@ def test_scores_without_a_scale_are_drawn_on_their_own() -> None:
 
 
 class Camera(http.server.BaseHTTPRequestHandler):
-    """Sends a picture 20 times a second as cameras do, `server.frames` of them, then breaks off or goes on sending."""
+    """Sends a picture 20 times a second as cameras do, `server.frames` of them, then breaks off, goes on sending, or
+    (`server.silent`) says nothing more.
+    """
 
     def log_message(self, *told: Any) -> None:
         pass
@@ -380,12 +419,14 @@ class Camera(http.server.BaseHTTPRequestHandler):
                 return
             if server.stop.wait(0.005):
                 return
+        if server.silent:
+            server.stop.wait(30)
 
 
 @pytest.fixture
 def camera(tmp_path: Path) -> Iterator[Any]:
     server: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Camera)
-    server.stop, server.frames = threading.Event(), 60
+    server.stop, server.frames, server.silent = threading.Event(), 60, False
     server.pictures = []
     for place in range(8):
         path = tmp_path / "picture.jpg"
@@ -406,6 +447,33 @@ def test_a_camera_that_breaks_off_has_an_answer(tmp_path: Path, camera: Any) -> 
     assert 55 <= told.frames <= 60
     assert told.name == "127.0.0.1-live.mjpg"
     assert len(scores_of(tmp_path / "out")) == told.frames
+    assert video.count(tmp_path / "out/overlay.mp4") == told.frames
+
+
+def test_a_camera_that_falls_silent_has_an_answer(tmp_path: Path, camera: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "ANSWERS_S", 1.0)
+    camera.silent = True
+    (told,) = detect([camera.url], Job(anomalies=("x",), overlay=False), tmp_path / "out", Script([0.1, 0.9], lag=4))
+    assert 55 <= told.frames <= 60
+    assert told.ended == "the stream broke off: a camera was silent for 1 s"
+    assert len(scores_of(tmp_path / "out")) == told.frames
+    camera.frames = 0
+    with pytest.raises(BadRecord, match=r"live.mjpg: a camera was silent for 1 s"):
+        detect([camera.url], Job(anomalies=("x",)), tmp_path / "out", Script([0.1]))
+
+
+def test_a_camera_that_changes_its_size_goes_on(tmp_path: Path, camera: Any) -> None:
+    path = tmp_path / "picture.jpg"
+    Image.fromarray(np.full((96, 128, 3), 200, dtype=np.uint8)).save(path)
+    camera.pictures = camera.pictures[:1] * 20 + [path.read_bytes()] * 40
+    seen: list[Seen] = []
+    told = answer(
+        Source(name="cam", place=camera.url), Job(anomalies=("x",)), tmp_path / "out", Script([0.1]), watch=seen.append
+    )
+    assert told.frames >= 55
+    assert {each.picture.shape for each in seen} == {(48, 64, 3)}
+    assert seen[-1].picture.mean() == pytest.approx(200, abs=3)
+    assert told.notes == {"resized": f"from {seen[20].time_s:.1f} s on: 128x96 came, where 64x48 began"}
     assert video.count(tmp_path / "out/overlay.mp4") == told.frames
 
 

@@ -24,10 +24,11 @@ from aesampler import video
 from aesampler.errors import DetectorError, ModelError
 from lavida import detectors
 from lavida.benchmarks import open_benchmark
-from lavida.detectors import Detector, Scored, load_detector
+from lavida.detectors import Detector, Scored, find, load_detector
 from lavida.detectors.clip import ClipSettings, ZeroShotClip
 from lavida.detectors.detector import chunked, device_of
 from lavida.detectors.lavida import Lavida, LavidaSettings
+from lavida.detectors.memory import memory_told
 from lavida.detectors.motion import Motion, MotionSettings
 from lavida.metrics import PixelAuc, frame_auc
 from lavida.model import LavidaModel, Scores
@@ -264,6 +265,50 @@ def test_it_is_found_in_a_process_of_its_own_that_imports_no_torch(site: Path) -
     environment = {**os.environ, "PYTHONPATH": str(site)}
     told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert told.stdout.split() == ["brightness_detector", "False", "False"]
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "detector motion: out of memory; lower --option chunk (8)"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+            "detector motion: out of memory; got [enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate "
+            "memory; lower --option chunk (8)",
+        ),
+    ],
+)
+def test_too_little_memory_says_what_to_lower(monkeypatch: pytest.MonkeyPatch, error: Exception, said: str) -> None:
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("lavida.detectors.motion.difference", full)
+    with pytest.raises(DetectorError) as raised:
+        Motion().score(film(3), [])
+    assert str(raised.value) == said
+    error = RuntimeError("a bug")
+    with pytest.raises(RuntimeError, match="a bug"):
+        Motion().score(film(3), [])
+
+
+def test_what_does_not_fit_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    tried = "got CUDA out of memory. Tried to allocate 2 GiB"
+    with pytest.raises(DetectorError) as raised, memory_told("anyanomaly", find("anyanomaly").settings()):
+        full()
+    assert str(raised.value) == (
+        f"detector anyanomaly: out of memory; {tried}; lower --option questions (8), --option batch (4), or take a "
+        "smaller --model, or take a smaller --option clip, or give --device cpu"
+    )
+    monkeypatch.setattr("lavida.detectors.clip.load", full)
+    with pytest.raises(DetectorError) as raised:
+        load_detector("clip", batch=1)
+    assert str(raised.value) == (f"detector clip: out of memory; {tried}; take a smaller --model, or give --device cpu")
 
 
 # -- motion -----------------------------------------------------------------------------------------------------------

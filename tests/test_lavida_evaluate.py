@@ -551,15 +551,15 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             yield cluster
 
 
-def test_workers_are_not_more_than_can_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And find the files that a relative path names, wherever they start."""
+def test_workers_find_what_a_relative_path_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever they start."""
     from lavida.evaluate import cluster
 
     dealt: list[tuple[Evaluation, int, bool]] = []
 
     class Run:
-        def __init__(self, settings: Evaluation, units: Any, count: int, on_gpu: bool) -> None:
-            dealt.append((settings, count, on_gpu))
+        def __init__(self, settings: Evaluation, units: Any, most: int, on_gpu: bool, told: Any) -> None:
+            dealt.append((settings, most, on_gpu))
 
         def files(self) -> Iterator[Any]:
             return iter(())
@@ -580,7 +580,7 @@ def test_workers_are_not_more_than_can_start(tmp_path: Path, monkeypatch: pytest
     cluster.Cluster(workers=3).map(settings, units)
     cluster.Cluster().map(settings, units[:1])
     cluster.Cluster(workers=3).map(settings.model_copy(update={"device": "cpu"}), units)
-    assert [(count, on_gpu) for _, count, on_gpu in dealt] == [(2, True), (1, True), (3, False)]
+    assert [(count, on_gpu) for _, count, on_gpu in dealt] == [(3, True), (1, True), (3, False)]
     sent = dealt[0][0]
     assert (sent.root, sent.options) == (str(tmp_path / "set"), {"model": str(tmp_path / "model"), "coverage": "model"})
     assert sent.benchmark_options == {"labels": "lost"}
@@ -611,6 +611,93 @@ def test_ray_replaces_a_lost_worker(tmp_path: Path, two: Any) -> None:
     bad = asked(world, options={"flag": str(tmp_path / "no/such/folder/flag")}, reference=False)
     with pytest.raises(WorkerError, match=r"workers were lost 3 times"):
         evaluate(bad, tmp_path / "lost", executor=two)
+
+
+@pytest.mark.long
+def test_ray_without_room_goes_on_with_what_is_left(tmp_path: Path, two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node is lost for good: nothing waits for a worker that can never start. And a cluster whose CPUs are all in
+    use is waited for, which is said.
+    """
+    import ray
+
+    from lavida.evaluate import cluster
+
+    world = vad_worlds.make("ped2", tmp_path / "set")
+    flag = tmp_path / "flag"
+    monkeypatch.setattr(cluster, "WAIT_S", 0.5)
+    rooms = {"before": 2, "after": 1}
+    monkeypatch.setattr(
+        cluster,
+        "_room",
+        lambda resource: 0 if resource == "GPU" else rooms["after" if flag.exists() else "before"],
+    )
+    lost = asked(world, options={"flag": str(flag)}, reference=False)
+    assert evaluate(lost, tmp_path / "out", executor=two).told[0].metrics["frame_auc"] == 1.0
+    flag.unlink()
+    rooms |= {"before": 1, "after": 0}
+    with pytest.raises(WorkerError, match=r"the cluster offers no CPU, and no worker is left; join nodes to it"):
+        evaluate(lost, tmp_path / "none", executor=two)
+    monkeypatch.undo()
+    monkeypatch.setattr(cluster, "BUSY_S", 1.0)
+    monkeypatch.setattr(cluster, "WAIT_S", 0.5)
+
+    @ray.remote(num_cpus=2)
+    class Greedy:
+        def held(self) -> None:
+            pass
+
+    other = Greedy.remote()
+    ray.get(other.held.remote())
+    told: list[str] = []
+
+    def heard(line: str) -> None:
+        told.append(line)
+        ray.kill(other)
+
+    run = cluster._Run(
+        asked(world, "motion", reference=False), [Unit(video=each) for each in world.clips], 2, False, heard
+    )
+    assert {unit.video for unit, _ in run.files()} == set(world.clips)
+    assert told == ["no worker has started for 1 s, the cluster's CPUs may be busy; waiting"]
+
+
+LOST = """
+import os, sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    import ray.cluster_utils
+
+    nodes = ray.cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    lost = [nodes.add_node(num_cpus=1)]
+
+    from lavida.evaluate import Settings, evaluate
+    from lavida.evaluate.cluster import Cluster
+
+    def told(what, done, total):
+        if done == 2:
+            nodes.remove_node(lost.pop(), allow_graceful=False)
+
+    settings = Settings(benchmark="c-sht", root=sys.argv[1], detector="motion", bootstrap=0)
+    with Cluster(address=nodes.address) as executor:
+        outcome = evaluate(settings, Path(sys.argv[2]), executor=executor, progress=told)
+    print(len(lost), outcome.told[0].metrics["frame_auc"])
+    nodes.shutdown()
+"""
+
+
+@pytest.mark.long
+def test_a_node_lost_for_good(tmp_path: Path) -> None:
+    """Two nodes, one killed while videos are scored: the other one scores what is left."""
+    world = vad_worlds.make("c-sht", tmp_path / "set")
+    here = evaluate(asked(world, "motion", reference=False), tmp_path / "here").told[0].metrics["frame_auc"]
+    (tmp_path / "program.py").write_text(LOST, encoding="utf-8")
+    command = [sys.executable, str(tmp_path / "program.py"), str(world.root), str(tmp_path / "there")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    assert done.stdout.splitlines()[-1] == f"0 {here}"
 
 
 # -- the real thing ----------------------------------------------------------------------------------------------------

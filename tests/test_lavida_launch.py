@@ -80,7 +80,7 @@ if __name__ == "__main__":
     from lavida.training import cluster, load_config, train
 
     def slowly(given):  # so that the node is lost in the middle of it
-        train(given["config"], after_step=lambda step, metrics: time.sleep(0.7))
+        train(given["config"], hold=False, after_step=lambda step, metrics: time.sleep(0.7))
 
     cluster._work = slowly
     cluster.SETTLE_S = 5.0

@@ -226,6 +226,21 @@ def test_a_process_alone_is_a_world(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not torch.distributed.is_initialized()
 
 
+def test_a_process_that_fails_does_not_wait_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL's end of a group would, and they wait for this one in a collective: the error was never shown."""
+    for name, value in {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_PORT", str(training_runs.free_port()))
+    monkeypatch.setattr(parallel, "several", lambda: True)
+    with pytest.raises(RuntimeError, match="broken"), joined():
+        raise RuntimeError("broken")
+    assert torch.distributed.is_initialized()
+    torch.distributed.destroy_process_group()
+    with joined():
+        assert torch.distributed.is_initialized()
+    assert not torch.distributed.is_initialized()
+
+
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "LOCAL_RANK": "3"}.items():
         monkeypatch.setenv(name, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +16,13 @@ import training_runs
 from training_runs import losses
 
 from aesampler import Corpus
-from aesampler.errors import AesamplerError, CorpusError, ModelError, RecipeError, TrainingError
+from aesampler.errors import AesamplerError, CorpusError, LockedError, ModelError, RecipeError, TrainingError
 from aesampler.sample import Sample
 from lavida.model import LavidaModel
-from lavida.training import load_config, load_model, loss, train
+from lavida.training import load_config, load_model, loss, run, train
 from lavida.training.checkpoint import Checkpoints
 from lavida.training.feed import BatchSettings, Feed, FeedSettings
-from lavida.training.parallel import World
+from lavida.training.parallel import RESTARTS, World
 
 
 class Stopped(Exception):
@@ -111,6 +112,38 @@ def test_fresh_begins_anew(folder: Path) -> None:
     assert [line["step"] for line in lines] == [1, 2]
     assert lines[-1]["lr"] != 0.001
     assert first.model == again.model
+
+
+@pytest.mark.parametrize("name", RESTARTS)
+def test_fresh_is_for_the_first_start(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The launcher that starts a run again gives it the same options."""
+    settings = config(folder, out=f"again-{name}", steps=4)
+    monkeypatch.setenv(name, "0")
+    with pytest.raises(Stopped):
+        train(settings, resume=False, after_step=stop_at(3))
+    monkeypatch.setenv(name, "1")
+    steps: list[int] = []
+    train(settings, resume=False, after_step=lambda step, metrics: steps.append(step))
+    assert steps == [3, 4]
+
+
+def test_a_folder_is_of_one_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config(folder, out="one", steps=2)
+    monkeypatch.setattr(run, "LET_GO_S", 0.0)
+
+    def another(step: int, metrics: Any) -> None:
+        with pytest.raises(LockedError, match=r"one: another training is writing into this folder; wait for it"):
+            train(settings)
+
+    train(settings, after_step=another)
+    assert {path.name for path in settings.folder.iterdir()} == {"checkpoints", "config.json", "metrics.jsonl", "model"}
+
+    def lockless(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", lockless)
+    with run.held(settings.folder, World()):
+        pass
 
 
 @pytest.mark.parametrize("name", ["per_process", "checkpointing"])

@@ -16,6 +16,7 @@ from torch import nn
 
 from aesampler import Corpus
 from aesampler.errors import CorpusError
+from aesampler.manifest import SampleRow
 from aesampler.sample import Sample
 from lavida.data import Batch
 from lavida.training.parallel import World
@@ -123,6 +124,27 @@ def test_what_does_not_count_does_not(folder: Path) -> None:
         for lists in ("one/", "eight/", "cap/", "")
         for metric in ("frame_auc", "pixel_auc", "iou")
     }
+
+
+def test_what_cannot_be_read_is_left_out(folder: Path, tmp_path: Path) -> None:
+    """Within the tolerance of the data; what stands in for it counts once."""
+    written = corpora.write(tmp_path / "corpus", (IMAGES, CLIPS))
+    (lost, *_) = [sample for sample in Corpus.open(written) if sample.key.startswith("coco")]
+
+    def spoilt(row: SampleRow, members: dict[str, bytes]) -> tuple[SampleRow, dict[str, bytes]]:
+        return row, {name: b"no picture" if name.endswith("jpg") else data for name, data in members.items()} if (
+            row.key == lost.key
+        ) else members
+
+    corpora.rewrite(written, spoilt)
+    with pytest.raises(CorpusError, match=lost.key):
+        validation(tmp_path, **STORED)(Guess())
+    tolerant = Validation(["corpus"], ValidationSettings(**STORED), collate, seed=5, tolerance=0.1, base=tmp_path)
+    labelled = int((lost.frame_labels != 255).sum())
+    assert labelled > 0
+    whole = validation(folder, **STORED)(Guess())["cap/frames"]
+    assert whole is not None
+    assert tolerant(Guess())["cap/frames"] == whole - labelled
 
 
 def test_lists_are_as_long_as_they_say(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,6 +94,30 @@ def test_footage_is_a_video_as_it_comes(tmp_path: Path) -> None:
         assert [(time, int(frame[0, 0, 0])) for time, frame in shown.frames] == [(0.0, 0), (0.04, 1), (0.08, 2)]
 
 
+@pytest.mark.parametrize("turned", [90, -90, 180])
+def test_footage_is_upright(tmp_path: Path, turned: int) -> None:
+    """As a telephone writes it: the frames as its sensor lies, and how it was held. Datasets are read as they are."""
+    import av
+
+    path = tmp_path / "clip.mp4"
+    stored = np.zeros((48, 64, 3), dtype=np.uint8)
+    stored[:24, :32] = 255  # one corner
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.set_display_rotation(turned)
+        for _ in range(3):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(stored, format="rgb24")))
+        file.mux(stream.encode())
+    expected = {90: stored[:, ::-1].transpose(1, 0, 2), -90: stored[::-1].transpose(1, 0, 2), 180: stored[::-1, ::-1]}
+    with video.footage(path) as shown:
+        seen = [frame for _, frame in shown.frames]
+    assert len(seen) == 3
+    assert seen[0].shape == expected[turned].shape
+    assert np.abs(seen[0].astype(int) - expected[turned].astype(int)).mean() < 3
+    assert next(video.frames(path)).shape == (48, 64, 3)
+
+
 def test_footage_lets_in_the_formats_that_it_is_told(tmp_path: Path) -> None:
     """A stranger's file may be a playlist that names files of this machine."""
     worlds_videos.write_video(tmp_path / "clip.mp4", numbered(10))

@@ -67,7 +67,7 @@ def launch(
     arguments = [__file__, str(config), json.dumps(changes), *([str(kill)] if kill is not None else [])]
     command = [sys.executable]
     if processes > 1:
-        address = ["--master-addr", "127.0.0.1", "--master-port", str(_free_port())]
+        address = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
         command += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), *address]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     return subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, timeout=500)
@@ -96,7 +96,8 @@ def keys(out: Path, steps: int) -> list[set[str]]:
     return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

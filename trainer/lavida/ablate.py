@@ -238,6 +238,7 @@ def ablate(
     trainer: Trainer | None = None,
 ) -> Ablation:
     """Run what is not done yet, and give the table. roots: benchmark -> folder. options: below those of the grid.
+    trainer: default: in this process.
 
     Raises RecipeError where no column has a root or a root is of no column, and whatever training and evaluation raise.
     """

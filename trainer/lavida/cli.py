@@ -14,6 +14,7 @@ import json
 import math
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from aesampler.errors import AesamplerError, DetectorError
 from aesampler.progress import Reporter
 
 if TYPE_CHECKING:
+    from lavida.ablate import Trainer
     from lavida.detectors import Detector
     from lavida.evaluate import Executor
 
@@ -37,7 +39,22 @@ FAILED = 3
 
 def main() -> None:
     """Run the command line and exit."""
-    sys.exit(run(sys.argv[1:]))
+    several = int(os.environ.get("WORLD_SIZE") or 1) > 1
+    try:
+        code = run(sys.argv[1:])
+    except Exception:
+        if not several:
+            raise
+        traceback.print_exc()
+        code = 1
+    if code and several:
+        # Of several processes, one that fails ends here and now, its error told: Python's own end would let NCCL wait
+        # for the others, which wait for this one.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -120,7 +137,11 @@ def cli() -> None:
     metavar="NAME=VALUE",
     help="Another value for a setting of the file, as in --set optimizer.lr=1e-4; repeatable.",
 )
-@click.option("--fresh", is_flag=True, help="Start over, not from the last checkpoint.")
+@click.option(
+    "--fresh",
+    is_flag=True,
+    help="Start over, not from the last checkpoint; started again by torchrun or Slurm, the run goes on.",
+)
 @together(ray_options, json_option, debug_option)
 def train(
     config: str,
@@ -290,6 +311,7 @@ def ablate(
             device=device,
             executor=executor,
             progress=progress,
+            trainer=_trainer(workers, address) if on_ray else None,
         )
     if as_json:
         _print_json(outcome.to_json())
@@ -429,13 +451,13 @@ def detect(
         overlay=not no_overlay,
         peaks=peaks,
     )
-    detecting.find_sources(videos)  # what is not there is said before a model is loaded
+    detecting.find_sources(videos, Path(out))  # what is not there is said before a model is loaded
     judge = _detector(detector, model, device, options)
     faults: list[str] = []
 
     def failed(name: str, error: AesamplerError) -> None:
         faults.append(name)
-        click.echo(f"lavida: {name}: {error}", err=True)
+        click.echo(f"lavida: {error}" if error.where == name else f"lavida: {name}: {error}", err=True)
 
     with Reporter(quiet=as_json) as progress:
         answers = detecting.detect(videos, job, Path(out), judge, progress, failed)
@@ -523,7 +545,18 @@ def _executor(on_ray: bool, workers: int | None, address: str | None) -> context
         return contextlib.nullcontext(Inline())
     from lavida.evaluate.cluster import Cluster  # ray is imported for those who ask for it only
 
-    return Cluster(workers=workers, address=address)
+    return Cluster(workers=workers, address=address, told=lambda line: click.echo(f"lavida: {line}", err=True))
+
+
+def _trainer(workers: int | None, address: str | None) -> Trainer:
+    """Trains on Ray, in the session that scores too."""
+
+    def train(config: Any) -> Path:
+        from lavida.training import cluster
+
+        return cluster.launch(config, workers=workers, address=address).model
+
+    return train
 
 
 def _counted(count: int, what: str) -> str:

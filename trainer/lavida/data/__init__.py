@@ -6,6 +6,7 @@ vision.py     frames to the MLLM's pixels, within a budget of visual tokens
 targets.py    frames and masks at the segmenter's two sizes
 batch.py      Batch
 collate.py    Collator: all of it together
+memory.py     what too large a batch ends in
 """
 
 from __future__ import annotations

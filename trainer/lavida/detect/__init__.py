@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from aesampler.errors import AesamplerError, BadRecord, DetectorError
+from aesampler.errors import AesamplerError, BadRecord, DetectorError, SourceError
 from lavida.detect.answer import Answer, Job, answer
 from lavida.detect.intervals import Interval, Threshold, find_intervals
 from lavida.detect.peaks import Seen
@@ -52,19 +52,21 @@ def detect(
     progress: Callable[[str, int, int], None] | None = None,
     failed: Callable[[str, AesamplerError], None] | None = None,
 ) -> list[Answer]:
-    """Score every video in `given`; the answer of the only one lies in `out`, of several in a folder each.
+    """Score every video in `given`; the answer of the only one lies in `out`, of several in a folder each. What lies in
+    `out` already is no video (see `find_sources`).
 
-    failed: told the name of one of several that cannot be read or scored, and why; the others go on. Raises SourceError
-    where there is no video; BadRecord, DetectorError for the only one, or where nobody is to be told.
+    failed: told the name of one of several that cannot be reached, read or scored, and why; the others go on. Raises
+    SourceError where there is no video; SourceError, BadRecord, DetectorError for the only one, or where nobody is to
+    be told; StorageError and OSError where nothing can be written.
     """
-    sources = find_sources(given)
+    sources = find_sources(given, out)
     if len(sources) == 1:
         return [answer(sources[0], job, out, detector, progress)]
     told = []
     for source in sources:
         try:
             told.append(answer(source, job, out / source.name, detector, progress))
-        except (BadRecord, DetectorError) as error:
+        except (BadRecord, DetectorError, SourceError) as error:
             if failed is None:
                 raise
             failed(source.name, error)

@@ -2,7 +2,8 @@
 
 The frames go to the detector as they are read; a small copy of each waits until its score comes, then it is drawn into
 the overlay and forgotten. So a camera can be watched for days. Its stream ends with Ctrl-C, after `seconds`, or when it
-breaks off; what was scored until then is the answer, and the answer says how it ended.
+breaks off; what was scored until then is the answer, and the answer says how it ended. Detectors take frames of one
+size: where it changes on the way (a camera that was set anew), the frames are brought to that of the first.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from aesampler import video
@@ -107,20 +109,23 @@ def answer(
 ) -> Answer:
     """Score one video and write its folder; see the package. watch: is shown every frame; what it raises ends the work.
 
-    Raises BadRecord where the video cannot be read, DetectorError where it has no frame.
+    Raises SourceError where the video cannot be reached or read, or its answer would be written over it; BadRecord
+    where it is none; DetectorError where it has no frame, or memory runs out.
     """
+    if Path(source.place).resolve() in [folder.resolve() / name for name in FILES]:
+        raise SourceError("the answer would be written over the video", where=source.name, do="give another --out")
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
             shown = stack.enter_context(video.footage(source.place, formats=job.formats))
         except OSError as error:
-            raise SourceError(f"it cannot be reached: {error.strerror or error}", where=source.name) from error
+            raise SourceError(f"it cannot be reached: {_reason(error)}", where=source.name) from error
         for name in FILES:  # what an earlier run left is no answer to this one
             (folder / name).unlink(missing_ok=True)
         table = stack.enter_context((folder / "scores.csv").open("w", encoding="utf-8", newline=""))
         details = stack.enter_context(_Details(folder / "details.jsonl"))
         stopped = stack.enter_context(_until_interrupted() if shown.live else contextlib.nullcontext(threading.Event()))
-        run = _Run(shown, job, detector, table, details, stopped)
+        run = _Run(source.name, shown, job, detector, table, details, stopped)
         frames = _told(run.seen(), source.name, shown, progress, watch)
         _through(frames, run, folder, job.overlay)
     return run.finish(source, folder)
@@ -168,6 +173,7 @@ class _Run:
 
     def __init__(
         self,
+        name: str,
         shown: Footage,
         job: Job,
         detector: Detector,
@@ -176,7 +182,7 @@ class _Run:
         stopped: threading.Event,
     ) -> None:
         self.rate = shown.rate
-        self._shown, self._job, self._detector = shown, job, detector
+        self._name, self._shown, self._job, self._detector = name, shown, job, detector
         self._details, self._stopped = details, stopped
         self._waiting: deque[tuple[float, Pixels]] = deque()
         self._times, self._scores = array("d"), array("f")
@@ -187,6 +193,8 @@ class _Run:
         self._table.writerow(("frame", "seconds", "score"))
         high = job.threshold if job.threshold is not None else detector.threshold
         self._painter = overlay.Painter(shown.rate, high, detector.threshold is not None)
+        self._shape: tuple[int, ...] = ()
+        self._resized = ""
         self.ended = "the video ended"
 
     def seen(self) -> Iterator[Seen]:
@@ -205,18 +213,30 @@ class _Run:
             except StopIteration:
                 return
             except (OSError, AesamplerError) as error:
-                if not self._shown.live or not (self._waiting or self._times):
+                if self._shown.live and (self._waiting or self._times):
+                    self.ended = f"the stream broke off: {_reason(error)}"
+                    return
+                if isinstance(error, AesamplerError):
                     raise
-                self.ended = f"the stream broke off: {error}"
-                return
+                raise SourceError(f"reading it failed: {_reason(error)}", where=self._name) from error
             if stop is not None and time >= stop:
                 self.ended = f"stopped after {stop:g} s"
                 return
             if self._stopped.is_set():
                 self.ended = "stopped by hand"
                 return
+            frame = self._of_one_size(frame, time)
             self._waiting.append((time, overlay.shrunk(frame)))
             yield frame
+
+    def _of_one_size(self, frame: Pixels, time: float) -> Pixels:
+        """The frame at the size of the first one."""
+        self._shape = self._shape or frame.shape
+        if frame.shape == self._shape:
+            return frame
+        (height, width), (rows, columns) = self._shape[:2], frame.shape[:2]
+        self._resized = self._resized or f"from {time:.1f} s on: {columns}x{rows} came, where {width}x{height} began"
+        return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
 
     def _of(self, piece: Scored) -> Iterator[Seen]:
         self._details.write(piece.details)
@@ -251,7 +271,7 @@ class _Run:
             anomalies=self._job.anomalies,
             threshold=threshold,
             intervals=tuple(found),
-            notes=self._detector.notes(),
+            notes=self._detector.notes() | ({"resized": self._resized} if self._resized else {}),
             ended=self.ended,
         )
         self._write(told, scores, times, Folder.at(folder))
@@ -285,6 +305,11 @@ class _Run:
         out.commit_bytes("timeline.png", picture.getvalue())
         # The last: who sees it sees the others.
         out.commit_bytes("intervals.json", (json.dumps(told.to_json(), indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _reason(error: OSError | AesamplerError) -> str:
+    """What went wrong, without the place: the address of a camera may hold its password."""
+    return error.what if isinstance(error, AesamplerError) else error.strerror or str(error)
 
 
 class _Details:

@@ -1,5 +1,5 @@
 """What the user gave, as videos: a file, a folder of pictures, the address of a camera, or a directory that holds some
-of these.
+of these. What an earlier run has answered is none of them, wherever its folder lies.
 """
 
 from __future__ import annotations
@@ -25,9 +25,16 @@ class Source:
     place: str
 
 
-def find_sources(given: Sequence[str]) -> list[Source]:
-    """The videos of all that was given, in that order, a directory's sorted. Raises SourceError where there is none."""
-    places = [place for each in given for place in _expand(each)]
+def find_sources(given: Sequence[str], out: Path | None = None) -> list[Source]:
+    """The videos of all that was given, in that order, a directory's sorted.
+
+    out: where the answers go: a folder that is this one or lies below it, and the files there, are left out, but for
+    a file that is named itself. Raises SourceError where there is no video, or none is left.
+    """
+    answers = None if out is None else out.resolve()
+    places = [place for each in given for place in _expand(each, answers)]
+    if given and not places:
+        raise SourceError("no video lies outside of the folder of the answers", where=str(out), do="give another --out")
     taken: set[str] = set()
     found = []
     for place in places:
@@ -39,7 +46,7 @@ def find_sources(given: Sequence[str]) -> list[Source]:
     return found
 
 
-def _expand(given: str) -> Iterable[str]:
+def _expand(given: str, answers: Path | None) -> Iterable[str]:
     if video.is_address(given):
         return [given]
     if "://" in given:
@@ -51,13 +58,21 @@ def _expand(given: str) -> Iterable[str]:
     path = Path(given)
     if not path.exists():
         raise SourceError("there is no such file or folder", where=given, do="give a video, a folder or an address")
-    if not path.is_dir() or video.holds_pictures(path):
+    if not path.is_dir():
         return [given]
-    found = [str(place) for place in video.found_in(path)]
+    if _inside(path, answers):
+        return []
+    if video.holds_pictures(path):
+        return [given]
+    found = list(video.found_in(path))
     if not found:
         endings = ", ".join(sorted(video.VIDEOS))
         raise SourceError("a folder holds no video and no pictures", where=given, allowed=f"files ending in {endings}")
-    return found
+    return [str(place) for place in found if not _inside(place, answers)]
+
+
+def _inside(path: Path, answers: Path | None) -> bool:
+    return answers is not None and path.resolve().is_relative_to(answers)
 
 
 def _name(place: str) -> str:

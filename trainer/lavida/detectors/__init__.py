@@ -29,6 +29,7 @@ from pydantic import BaseModel, ValidationError
 
 from aesampler.errors import DetectorError
 from lavida.detectors.detector import Detector, Frame, PixelScores, Scored, Scores, Settings
+from lavida.detectors.memory import memory_told
 
 DETECTORS: dict[str, str] = {
     "motion": "lavida.detectors.motion:Motion",
@@ -91,9 +92,12 @@ def find(name: str) -> type[Detector]:
 def load_detector(name: str, **options: object) -> Detector:
     """Make a detector by name. options: those of its settings; device, where it has one, is "auto", "cpu", "cuda".
 
-    Raises DetectorError for an unknown detector, an unknown option or a value that it does not take.
+    Raises DetectorError for an unknown detector, an unknown option or a value that it does not take, and where memory
+    runs out.
     """
-    return find(name)(settings_of(name, options))
+    settings = settings_of(name, options)
+    with memory_told(name, settings, loading=True):
+        return find(name)(settings)
 
 
 def settings_of(name: str, options: Mapping[str, object]) -> Settings:

@@ -29,6 +29,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from aesampler.errors import DetectorError
+from lavida.detectors.memory import memory_told
 
 Frame = npt.NDArray[np.uint8]
 """uint8 [H, W, 3], RGB."""
@@ -97,15 +98,16 @@ class Detector(ABC):
         anomalous, in words.
 
         Raises DetectorError for a frame that is none, a video that changes its size or has no frame, no categories
-        where the detector reads them, and for scores that are not one a frame.
+        where the detector reads them, too little memory, and for scores that are not one a frame.
         """
         names = _categories(categories, required=self.uses_categories, name=self.name)
         source = _Frames(frames)
         place = 0
-        for scored in self.scan(source, names):
-            _check(scored, place, source, self)
-            place = scored.stop
-            yield scored
+        with memory_told(self.name, getattr(self, "options", None)):
+            for scored in self.scan(source, names):
+                _check(scored, place, source, self)
+                place = scored.stop
+                yield scored
         if source.count == 0:
             raise DetectorError("a video has no frame", do="give one that has")
         if place != source.count or not source.ended:

@@ -2,8 +2,9 @@
 
 An actor a GPU (a CPU where there is none) opens the benchmark, loads the detector once, and scores one video after
 another. It sends the saved form back, some kB, and this process writes it: nodes need to see the dataset and the
-model, not OUT. A lost worker or node is replaced and its video scored again, up to LOSSES times; what a detector or a
-benchmark raises ends the run. In both cases everything that is done is kept.
+model, not OUT. The video of a lost worker is scored again, up to LOSSES times. Another worker takes its place where the
+cluster still has room for one, else those that are left do its part; a node that joins later is used. What a detector
+or a benchmark raises ends the run. In all cases everything that is done is kept.
 
 The session, on this machine alone or on a cluster to which our code is sent, is training's. A detector that an
 installed package adds must be installed on the nodes.
@@ -14,8 +15,9 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -36,7 +38,9 @@ from lavida.evaluate.store import Encoded, encode
 LOSSES = 3
 """Workers that one video may lose."""
 WAIT_S = 5.0
-"""How long Ray is waited for at a time, so that Ctrl-C is heard."""
+"""How long Ray is waited for at a time, so that Ctrl-C is heard and lost nodes are seen."""
+BUSY_S = 30.0
+"""How long nothing may work before it is said that all is waiting."""
 PATHS = (*MODELS, "labels")
 """Options that may be a path. Workers on a cluster start in another folder than we."""
 
@@ -45,12 +49,15 @@ class Cluster:
     """See the module; used in a `with` block.
 
     workers: videos in hand at once, at most one a GPU, or a CPU where there is none, which is the default. address:
-    see lavida.training.cluster.session.
+    see lavida.training.cluster.session. told: is given a line where a cluster that others use makes all wait.
     """
 
-    def __init__(self, workers: int | None = None, address: str | None = None) -> None:
+    def __init__(
+        self, workers: int | None = None, address: str | None = None, told: Callable[[str], None] | None = None
+    ) -> None:
         self._workers = workers
         self._address = address
+        self._told = told
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> Cluster:
@@ -68,14 +75,10 @@ class Cluster:
 
     def map(self, settings: Settings, units: Sequence[Unit]) -> Iterator[tuple[Unit, Encoded]]:
         """The files of each unit, as they are done. Raises what scoring raises, WorkerError where workers are lost
-        again and again.
+        again and again, or none can start.
         """
-        there = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        gpus, cpus = int(there.get("GPU", 0)), max(1, int(there.get("CPU", 1)))
-        on_gpu = gpus > 0 and settings.device != "cpu"
-        room = gpus if on_gpu else cpus  # a worker above that would never start, and its video never end
-        count = min(len(units), room, self._workers or room)
-        return _Run(_absolute(settings), units, count, on_gpu).files()
+        on_gpu = settings.device != "cpu" and _room("GPU") > 0
+        return _Run(_absolute(settings), units, self._workers or len(units), on_gpu, self._told).files()
 
 
 class _Worker:
@@ -84,6 +87,9 @@ class _Worker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._judge: Judge | None = None
+
+    def ready(self) -> None:
+        """Answers once the worker has been placed and started."""
 
     def score(self, unit: Unit) -> Encoded | AesamplerError:
         """The files of a unit; an error of ours is a value, since Ray would wrap what is raised."""
@@ -103,33 +109,92 @@ class _Worker:
 
 
 class _Run:
-    """Units dealt to workers, one at a time each."""
+    """Units dealt to workers, one at a time each.
 
-    def __init__(self, settings: Settings, units: Sequence[Unit], count: int, on_gpu: bool) -> None:
+    A worker is given its first unit when it has started: one that the cluster has no room for never does.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        units: Sequence[Unit],
+        most: int,
+        on_gpu: bool,
+        told: Callable[[str], None] | None = None,
+    ) -> None:
         self._sent = ray.put(settings)
         self._waiting = deque(units)
+        self._most, self._resource, self._told = most, "GPU" if on_gpu else "CPU", told
         self._losses: Counter[Unit] = Counter()
+        self._unstarted = 0  # workers lost before they had started, since the last that did
         options = {"num_gpus": 1, "num_cpus": 0} if on_gpu else {"num_cpus": 1}
         self._kind: Any = ray.remote(max_restarts=0, max_task_retries=0, **options)(_Worker)  # type: ignore[call-overload]
-        self._idle: list[Any] = [self._kind.remote(self._sent) for _ in range(count)]
+        self._starting: dict[Any, Any] = {}
+        self._idle: list[Any] = []
         self._flying: dict[Any, tuple[Unit, Any]] = {}
 
     def files(self) -> Iterator[tuple[Unit, Encoded]]:
         """What the workers send, as it comes."""
+        worked = time.monotonic()
         try:
             while self._waiting or self._flying:
+                self._staff()
                 while self._waiting and self._idle:
                     unit, worker = self._waiting.popleft(), self._idle.pop()
                     self._flying[worker.score.remote(unit)] = unit, worker
-                ready, _ = ray.wait(list(self._flying), timeout=WAIT_S)
+                worked = self._worked(worked)
+                ready, _ = ray.wait([*self._flying, *self._starting], timeout=WAIT_S)
                 for ref in ready:
+                    if ref in self._starting:
+                        self._started(ref)
+                        continue
                     unit, worker = self._flying.pop(ref)
                     files = self._settle(ref, unit, worker)
                     if files is not None:
                         yield unit, files
         finally:
-            for worker in [*self._idle, *(worker for _, worker in self._flying.values())]:
+            for worker in [*self._starting.values(), *self._idle, *(worker for _, worker in self._flying.values())]:
                 ray.kill(worker)
+
+    def _staff(self) -> None:
+        """As many workers as there are units for and the cluster has room for now; no more are waited for."""
+        room = _room(self._resource)
+        wanted = min(self._most, room, len(self._waiting) + len(self._flying))
+        working = len(self._idle) + len(self._flying)
+        while working + len(self._starting) < wanted:
+            worker = self._kind.remote(self._sent)
+            self._starting[worker.ready.remote()] = worker
+        while self._starting and working + len(self._starting) > max(wanted, working):
+            ray.kill(self._starting.popitem()[1])
+        if not working and not self._starting:
+            raise WorkerError(
+                f"the cluster offers no {self._resource}, and no worker is left",
+                do="join nodes to it; what is finished is kept, and the same command goes on",
+            )
+
+    def _worked(self, before: float) -> float:
+        """When last something worked; from BUSY_S after that on, once, it is told that nothing does."""
+        now = time.monotonic()
+        if self._flying:
+            return now
+        if self._told is not None and now - before > BUSY_S:
+            self._told(f"no worker has started for {BUSY_S:g} s, the cluster's {self._resource}s may be busy; waiting")
+            self._told = None
+        return before
+
+    def _started(self, ref: Any) -> None:
+        worker = self._starting.pop(ref)
+        try:
+            ray.get(ref)
+        except (RayActorError, OutOfMemoryError) as error:
+            self._unstarted += 1
+            if self._unstarted >= LOSSES:
+                raise WorkerError(f"no worker starts: {_line(error)}", do="look at the logs of the nodes") from error
+        except RayError as error:
+            raise WorkerError(f"Ray failed: {_line(error)}") from error
+        else:
+            self._unstarted = 0
+            self._idle.append(worker)
 
     def _settle(self, ref: Any, unit: Unit, worker: Any) -> Encoded | None:
         """The files of a unit; None where its worker was lost and it waits again."""
@@ -156,7 +221,12 @@ class _Run:
                 do="look at the memory of the nodes, and at this video; what is finished is kept",
             ) from error
         self._waiting.appendleft(unit)
-        self._idle.append(self._kind.remote(self._sent))
+
+
+def _room(resource: str) -> int:
+    """How many workers the nodes that are there now have a GPU or a CPU for, whoever uses it."""
+    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(there.get(resource, 0))
 
 
 def _absolute(settings: Settings) -> Settings:

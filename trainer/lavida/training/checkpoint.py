@@ -1,7 +1,8 @@
 """Checkpoints: OUT/checkpoints/step-00000500, written by all processes together, read by any other number of them.
 
     shard-*.safetensors   the trained weights and AdamW's moments, by torch.distributed.checkpoint: each process writes
-                          its share (with DDP, whose processes hold the same, each a part of it)
+                          its share (with DDP, whose processes hold the same, each a part of it), in files of some
+                          FILE_BYTES: the writer holds one of them twice, on the host, before it is on the disk
     state.json            step, state of the stream, seed of the generators, best step so far, the model's config
 
 Only trained weights are kept; the frozen ones stay where the config says, and a digest of some of their numbers tells
@@ -44,6 +45,8 @@ STATE = "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 PROBES = 16
 """Numbers of each frozen tensor that its digest looks at."""
+FILE_BYTES = 2 << 30
+"""A file of a checkpoint, but for a larger tensor, which has one of its own."""
 
 
 class CheckpointSettings(BaseModel):
@@ -106,7 +109,7 @@ class Checkpoints:
             temporary.mkdir(parents=True)
         self.world.barrier()
         tensors = {**_weights(model), **_moments(model, optimizer)}
-        storage = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
+        storage = HuggingFaceStorageWriter(str(temporary), _files(tensors), save_distributed=True)
         with _told(temporary), _alone():
             state_dict_saver.save(tensors, storage_writer=storage, no_dist=self.world.size == 1)
         self.world.barrier()
@@ -246,6 +249,18 @@ def _moments(model: nn.Module, optimizer: AdamW) -> dict[str, Tensor]:
             # The storage slices what it reads, and a number of no dimension has no slice.
             moments[f"optimizer.{kind}.{name}"] = value.reshape(1) if kind == "step" else value
     return moments
+
+
+def _files(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Name -> the number of its file, from 1."""
+    numbers, number, held = {}, 1, 0
+    for name, tensor in tensors.items():
+        size = tensor.numel() * tensor.element_size()
+        if held and held + size > FILE_BYTES:
+            number, held = number + 1, 0
+        numbers[name] = number
+        held += size
+    return numbers
 
 
 def _no_moments(model: nn.Module, held: Mapping[str, tuple[int, ...]]) -> dict[tuple[str, str], Tensor]:

@@ -50,14 +50,15 @@ from ray.exceptions import RayError, RayTaskError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from aesampler import errors
+from aesampler import errors, machine
 from aesampler.errors import AesamplerError, RecipeError, StorageError, WorkerError
 from aesampler.progress import Reporter
 from lavida.training.checkpoint import Checkpoints, read_state
 from lavida.training.config import TrainConfig
 from lavida.training.feed import located
 from lavida.training.log import METRICS
-from lavida.training.parallel import PATIENCE, World
+from lavida.training.parallel import PATIENCE, World, begun_again
+from lavida.training.run import held
 from lavida.training.train import Result, train
 
 STALLED = 3
@@ -88,13 +89,15 @@ def launch(
 
     workers: most processes; default: one a GPU, or a CPU where there is none. address: of the head, HOST:PORT, or
     `auto`; default: RAY_ADDRESS, or else Ray is started here. Raises what `train` raises; StorageError where a node
-    does not see the run's folder or a corpus; WorkerError where workers die again and again.
+    does not see the run's folder or a corpus; LockedError where another run is in the folder; WorkerError where workers
+    die again and again.
     """
     config = config.model_copy(update={"base": config.base.resolve()})
     config.folder.mkdir(parents=True, exist_ok=True)
-    if not resume:  # here, once: a worker that starts again must go on
-        Checkpoints(config.folder, config.checkpoint, World()).clean(fresh=True)
-    with session(address, workers), _told(config):
+    # Both once, here: a worker may die with its node and leave a lock behind; one that starts again must go on.
+    with held(config.folder, World()), session(address, workers), _told(config):
+        if not resume and not begun_again():
+            Checkpoints(config.folder, config.checkpoint, World()).clean(fresh=True)
         _check_seen(config)
         return _to_the_end(config, workers)
 
@@ -152,7 +155,7 @@ def _group(config: TrainConfig, count: int, on_gpu: bool) -> Result:
 
 def _work(given: Mapping[str, Any]) -> None:
     """A worker: a process of the run. What it comes to lies in OUT."""
-    train(given["config"])
+    train(given["config"], hold=False)
 
 
 def _processes(config: TrainConfig, workers: int | None) -> tuple[int, bool]:
@@ -303,7 +306,7 @@ def _start(opened: contextlib.ExitStack, cpus: int | None) -> None:
     held = os.environ.get("RAY_AUTH_MODE")
     os.environ["RAY_AUTH_MODE"] = "disabled"  # or Ray writes a file with a token into the home folder
     opened.callback(_restore, "RAY_AUTH_MODE", held)
-    settings = {"num_cpus": cpus or len(os.sched_getaffinity(0)), "object_store_memory": STORE_BYTES}
+    settings = {"num_cpus": cpus or machine.cpus(), "object_store_memory": STORE_BYTES}
     local = {"address": "local", "_temp_dir": folder, "_node_ip_address": "127.0.0.1", "include_dashboard": False}
     try:
         _init(opened, **local, **settings)

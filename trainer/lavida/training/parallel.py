@@ -51,6 +51,8 @@ from lavida.model import LavidaModel
 
 PATIENCE = timedelta(minutes=30)
 """How long a collective waits for a process that loads weights or validates."""
+RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+"""Where torchrun and Slurm say how often they have started a process again."""
 
 
 class ParallelSettings(BaseModel):
@@ -99,11 +101,24 @@ class World:
             dist.barrier()
 
 
+def several() -> bool:
+    """Whether a launcher has started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE") or 1) > 1
+
+
+def begun_again() -> bool:
+    """Whether torchrun or Slurm has started this process again, after a failure or in another allocation."""
+    return any(int(os.environ.get(name) or 0) > 0 for name in RESTARTS)
+
+
 @contextlib.contextmanager
 def joined() -> Iterator[World]:
     """The world of this process: that of a process group which exists already (Ray Train), else that which torchrun's
     environment tells of, made here and ended here, else this process alone. Raises RecipeError where a machine has
     fewer GPUs than torchrun has begun processes on it.
+
+    A process that fails leaves its group as it is: NCCL would first wait for the others, which wait for this one in a
+    collective, and the error be told to nobody.
     """
     device = torch.device("cpu")
     if torch.cuda.is_available():
@@ -111,15 +126,13 @@ def joined() -> Iterator[World]:
         torch.cuda.set_device(device)
     if dist.is_initialized():
         yield World(rank=dist.get_rank(), size=dist.get_world_size(), device=device)
-    elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    elif several():
         _one_gpu_each(device)
         # gloo carries what is on the host (checkpoint plans, gathered objects), nccl what is on the device.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=PATIENCE)
-        try:
-            yield World(rank=dist.get_rank(), size=dist.get_world_size(), device=device)
-        finally:
-            dist.destroy_process_group()
+        yield World(rank=dist.get_rank(), size=dist.get_world_size(), device=device)
+        dist.destroy_process_group()
     else:
         yield World(device=device)
 

@@ -1,15 +1,64 @@
-"""Where a run stands, and where it goes on from: the part of a checkpoint that is neither weights nor moments."""
+"""Where a run stands, and where it goes on from: the part of a checkpoint that is neither weights nor moments. And the
+hold of a run on its folder.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from aesampler.errors import TrainingError
+from aesampler.errors import AesamplerError, LockedError, StorageError, TrainingError
+from aesampler.storage import Folder
 from lavida.training.config import TrainConfig
 from lavida.training.feed import Feed
+from lavida.training.parallel import World
+
+LET_GO_S = 20.0
+"""How long a folder may still be held by what a killed run has left: its decoding processes need some seconds to see
+that it is gone.
+"""
+LOCKLESS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+"""What a file system says that has no locks (Lustre, where it is mounted without them)."""
+
+
+@contextlib.contextmanager
+def held(folder: Path, world: World) -> Iterator[None]:
+    """The run's folder, held by the first process while the run lasts. Raises LockedError, in all processes, where
+    another run holds it.
+    """
+    with contextlib.ExitStack() as stack:
+        fault: AesamplerError | None = None
+        if world.first:
+            try:
+                _hold(folder, stack)
+            except AesamplerError as error:
+                fault = error
+        for told in world.gather(fault):
+            if told is not None:
+                raise told
+        yield
+
+
+def _hold(folder: Path, stack: contextlib.ExitStack) -> None:
+    began = time.monotonic()
+    while True:
+        try:
+            stack.enter_context(Folder.at(folder).lock())
+            return
+        except LockedError as error:
+            if time.monotonic() - began > LET_GO_S:
+                do = "wait for it, or give another `out`"
+                raise LockedError("another training is writing into this folder", where=str(folder), do=do) from error
+            time.sleep(0.5)
+        except StorageError as error:
+            if getattr(error.__cause__, "errno", None) not in LOCKLESS:
+                raise
+            return
 
 
 class Run:

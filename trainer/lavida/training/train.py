@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 from torch.optim import AdamW
 
 from aesampler.errors import TrainingError
 from aesampler.progress import Reporter
+from lavida.data.memory import ran_out
 from lavida.model import LavidaModel
 from lavida.training import checkpoint, parallel
 from lavida.training.checkpoint import Checkpoints
@@ -29,14 +29,11 @@ from lavida.training.feed import Feed
 from lavida.training.log import Meter, RunLog
 from lavida.training.optimizer import build_optimizer
 from lavida.training.parallel import World
-from lavida.training.run import Run
+from lavida.training.run import Run, held
 from lavida.training.step import step
 from lavida.training.validation import Validation
 
 AfterStep = Callable[[int, dict[str, float]], None]
-
-OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What the host's allocator, CUDA and NCCL, and cuBLAS say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +49,23 @@ class Result:
     best: dict[str, float] | None
 
 
-def train(config: TrainConfig, *, resume: bool = True, after_step: AfterStep | None = None) -> Result:
-    """Train until `config.steps`, going on from the last checkpoint in the run's folder, or (resume=False) anew.
+def train(
+    config: TrainConfig, *, resume: bool = True, hold: bool = True, after_step: AfterStep | None = None
+) -> Result:
+    """Train until `config.steps`, going on from the last checkpoint in the run's folder, or (resume=False) anew; where
+    torchrun or Slurm has started the run again, it goes on in any case.
 
-    after_step: called by every process after each optimizer step, with the step (from 1) and its metrics. Raises
-    RecipeError, CorpusError, ModelError for what is asked wrongly; TrainingError for a loss that is no number, for too
+    hold: the folder, against another run in it; False where the caller does. after_step: called by every process after
+    each optimizer step, with the step (from 1) and its metrics. Raises RecipeError, CorpusError, ModelError for what is
+    asked wrongly; LockedError where another run is in the folder; TrainingError for a loss that is no number, for too
     little memory, for a checkpoint of another run.
     """
-    with parallel.joined() as world, _memory_told(config), Reporter(quiet=not world.first) as progress:
+    with (
+        parallel.joined() as world,
+        held(config.folder, world) if hold else contextlib.nullcontext(),
+        _memory_told(config),
+        Reporter(quiet=not world.first) as progress,
+    ):
         model, runner, frozen = build_model(config, world)
         optimizer = build_optimizer(model, config.optimizer)
         feed = build_feed(config, model, world)
@@ -116,6 +122,7 @@ def build_validation(config: TrainConfig, model: LavidaModel, world: World) -> V
         config.validation,
         model.collator(training=False).samples_to_batch,
         seed=config.seed,
+        tolerance=config.data.tolerance,
         workers=config.data.workers,
         cache=config.data.kept,
         world=world,
@@ -133,6 +140,7 @@ def _begun(
     frozen: str,
 ) -> Run:
     """The run at its beginning, or where its last checkpoint has it."""
+    resume = resume or any(checkpoints.world.gather(parallel.begun_again()))  # on one node it may not be told
     checkpoints.clean(fresh=not resume)
     run = Run(config, frozen)
     last = checkpoints.last()
@@ -163,10 +171,8 @@ def _memory_told(config: TrainConfig) -> Iterator[None]:
     """Turn running out of memory into a line that says what to lower."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        # What allocates beside torch's allocator of the device has no error of its own.
-        known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-        if not known and not any(sign in str(error) for sign in OUT_OF_MEMORY):
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
             raise
         inputs, mllm = config.model.inputs, config.model.mllm
         most = max(config.batch.per_process, config.validation.per_process if config.validation else 1)

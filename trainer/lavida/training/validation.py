@@ -8,8 +8,9 @@ the same at each validation. The best checkpoint is chosen by the mean over thes
     pixel AUC   of the mask's probability, as the detector gives it, at the size of the logits, without ignored pixels
     iou         of the mask at logit 0 with the anomaly, mean over the frames that show one
 
-A frame labelled 255 leaves all three. A metric that has only one class to tell apart is None. Every process scores its
-share; pixel counts are merged and frame scores gathered, so the figures do not depend on the number of processes.
+A frame labelled 255 leaves all three, as does a sample that cannot be read, within `data.tolerance`. A metric that has
+only one class to tell apart is None. Every process scores its share; pixel counts are merged and frame scores gathered,
+so the figures do not depend on the number of processes.
 
 Shapes: F frames, H x W pixels of the mask logits.
 """
@@ -73,7 +74,7 @@ class ValidationSettings(BaseModel):
 
 
 class _Collated:
-    """A batch, and which of its samples are there only to give every process as many."""
+    """A batch, and which of its samples are there to give every process as many, or in place of an unreadable one."""
 
     def __init__(self, collate: Collate) -> None:
         self.collate = collate
@@ -132,7 +133,8 @@ class Tally:
 
 class Validation:
     """Scores a model: `validation(model)` gives `one/frame_auc` ... of each kind of lists, and `frame_auc` ..., the
-    means over them. Raises CorpusError where a corpus holds nothing out.
+    means over them. tolerance: share of the samples that may be unreadable; they are left out. Raises CorpusError where
+    a corpus holds nothing out.
     """
 
     def __init__(
@@ -142,13 +144,14 @@ class Validation:
         collate: Collate,
         *,
         seed: int,
+        tolerance: float = 0.0,
         workers: int = 0,
         cache: Cache | None = None,
         world: World | None = None,
         base: Path = Path(),
     ) -> None:
         self.settings, self.workers, self.world = settings, workers, world or World()
-        self._cache = cache
+        self._cache, self._tolerance = cache, tolerance
         self._collate, self._seed = collate, seed
         self._corpora = [Corpus.open(located(url, base)) for url in corpora]
         for corpus in self._corpora:
@@ -180,6 +183,7 @@ class Validation:
             epoch_samples=self._samples(),
             last="pad",
             resample=lists.resample,
+            tolerance=self._tolerance,
             cache=self._cache,
         )
         loader = stream.torch(self.settings.per_process, num_workers=self.workers, collate=_Collated(self._collate))
