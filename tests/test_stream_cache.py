@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import random
@@ -79,11 +80,15 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
 
 
 def held(folder: Path) -> int:
-    """Bytes of the disk that a cache takes."""
+    """Bytes of the disk that a cache takes, while it removes nothing: what is gone meanwhile would be counted beside
+    what came for it.
+    """
     total = 0
-    for path in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            total += path.stat().st_blocks * 512
+    with (folder / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for path in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                total += path.stat().st_blocks * 512
     return total
 
 
