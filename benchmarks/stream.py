@@ -132,7 +132,7 @@ def ray_data(root: Path) -> Iterator[object]:
         return {**sample, "jpg": picture, "mask.png": mask, "json": json.loads(sample["json"])}
 
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
     ray.data.DataContext.get_current().enable_progress_bars = False
     tars = sorted(str(path) for path in root.glob("train/*.tar"))
     made = iter(ray.data.read_webdataset(tars, decoder=decoded, shuffle="files").iter_rows())

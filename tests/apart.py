@@ -1,7 +1,12 @@
-"""Work done in a process of its own: Ray leaves so much behind in a process that the next session suffers from it."""
+"""Work done in a process of its own: Ray leaves so much behind in a process that the next session suffers from it.
+
+A Ray that is begun there is its own too. Asked for no address, Ray would join one that runs on the machine, or that
+did: what was killed is still written down, and waited for.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -10,8 +15,12 @@ from typing import Any
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
     """What `function`, of a module, gives in a new process."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_alone) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def _alone() -> None:
+    os.environ["RAY_ADDRESS"] = "local"
 
 
 def ray_rows(paths: list[str]) -> list[dict[str, Any]]:

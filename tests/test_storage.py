@@ -725,7 +725,7 @@ def test_stores_work_in_ray_workers(bucket: str, monkeypatch: pytest.MonkeyPatch
         return folder.read(f"{index}.bin")
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         task = ray.remote(work)
         assert ray.get([task.remote(index) for index in range(4)]) == [b"1"] * 4

@@ -91,12 +91,12 @@ class Cluster:
     """See the module.
 
     workers: shards in flight at once; default: one a CPU. address: of the head (`10.0.0.1:6379`), or `auto` for the
-    cluster that this machine is part of; default: RAY_ADDRESS, or else Ray is started here.
+    cluster that this machine is part of; default: RAY_ADDRESS, or else, as with `local`, Ray is started here.
     """
 
     def __init__(self, workers: int | None = None, address: str | None = None) -> None:
         self._workers = workers
-        self._address = address or os.environ.get("RAY_ADDRESS") or None
+        self._address = address or os.environ.get("RAY_ADDRESS") or "local"
         self._closing = contextlib.ExitStack()
         self._view: View | None = None
         self.remote = False
@@ -106,13 +106,13 @@ class Cluster:
             self.remote = True
             if ray.is_initialized():
                 pass  # a program's own session: used as it is, and left
-            elif self._address is None:
+            elif self._address == "local":
                 _start(opened, self._workers or cpus())
                 self.remote = False
             else:
                 _join(opened, self._address)
             if _cpus() < 1:
-                raise RecipeError("the cluster offers no CPU", where=self._address or "", do="join nodes to it")
+                raise RecipeError("the cluster offers no CPU", where=self._address, do="join nodes to it")
             self._closing = opened.pop_all()
         return self
 

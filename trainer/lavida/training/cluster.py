@@ -287,11 +287,11 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
 
     Raises RecipeError where no cluster answers, WorkerError where Ray does not start.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or None
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
     with contextlib.ExitStack() as opened:
         if ray.is_initialized():
             pass
-        elif address is None:
+        elif address == "local":
             _start(opened, cpus)
         else:
             _join(opened, address)
