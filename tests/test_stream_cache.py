@@ -88,9 +88,7 @@ def held(folder: Path) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for path in folder.iterdir():
             with contextlib.suppress(FileNotFoundError):
-                stat = path.stat()
-                # While a file is brought to disk ext4 counts some of its blocks twice.
-                total += min(stat.st_blocks * 512, -(-stat.st_size // 4096) * 4096)
+                total += path.stat().st_blocks * 512
     return total
 
 

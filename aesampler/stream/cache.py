@@ -4,7 +4,7 @@
                      them 8 bytes a sample: the CRC-32 of its block and whether it is there
     <sha256>.whole   a whole tar, or a manifest, whose sha256 is that of corpus.json
     <sha256>.part    one that is being fetched, locked by who fetches it: the others wait for it instead of fetching
-    .lock            held while room is made and samples are put down, some milliseconds
+    .lock            held while room is made, samples are put down and files get their names, some milliseconds
 
 Files are named by the content that corpus.json promises, so mirrors share them and a corpus that was built anew never
 meets an old shard. Ranges are the default: of N nodes each needs the N-th part of every shard, and whole shards would
@@ -135,7 +135,8 @@ class Shelf:
                         do="fetch it again, or build the corpus again",
                     )
             os.fsync(part)
-            os.rename(self._path(entry, "part"), path)
+            with self._locked():  # or who makes room might list the part, find it gone, and count neither name
+                os.rename(self._path(entry, "part"), path)
 
     @staticmethod
     def _fetched(folder: Folder, entry: ShardEntry | ManifestEntry, part: int) -> str:
