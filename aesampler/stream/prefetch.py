@@ -12,9 +12,9 @@ What fails here is left for the reader, which meets it in the order of the sampl
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from threading import Event
 
@@ -39,28 +39,21 @@ class Prefetch:
         self._reader, self._shelf, self._numbers, self._most = reader, shelf, numbers, max(1, most)
         self._pool = ThreadPoolExecutor(fetchers, thread_name_prefix="prefetch")
         self._stopped = Event()
-        self._sent: deque[tuple[ShardEntry, list[int]]] = deque()
 
     def ahead(self, found: Iterator[Pick]) -> Iterator[Pick]:
         """The same picks, each given when the chunk after its own is on the way."""
         size = min(FIRST, self._most)
         ready = self._send(found, size)
         while ready:
-            before = len(self._sent)
             size = min(4 * size, self._most)
             following = self._send(found, size)
             yield from ready
             ready = following
-            for _ in range(before):
-                self._sent.popleft()
 
     def stop(self) -> None:
         """Fetch no more; who waits for what was called off goes on."""
         self._stopped.set()
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for entry, rows in self._sent:
-            self._shelf.landed(entry, rows)
-        self._pool.shutdown()
+        self._pool.shutdown(cancel_futures=True)
 
     def _send(self, found: Iterator[Pick], size: int) -> list[Pick]:
         """The next chunk, on its way."""
@@ -71,14 +64,15 @@ class Prefetch:
             shards.setdefault((part, pick.place.shard), []).append(pick.place.row)
         for (part, number), rows in shards.items():
             entry = self._reader.entry(part, number)
-            self._sent.append((entry, rows))
             self._shelf.coming(entry, rows)
-            self._pool.submit(self._fetch, part, number, rows)
+            fetching = self._pool.submit(self._fetch, part, number, rows)
+            fetching.add_done_callback(partial(self._ended, entry, rows))
         return chunk
 
     def _fetch(self, part: int, number: int, rows: list[int]) -> None:
-        try:
-            with contextlib.suppress(AesamplerError, OSError):
-                self._reader.prefetch(part, number, rows, self._stopped)
-        finally:
-            self._shelf.landed(self._reader.entry(part, number), rows)
+        with contextlib.suppress(AesamplerError, OSError):
+            self._reader.prefetch(part, number, rows, self._stopped)
+
+    def _ended(self, entry: ShardEntry, rows: list[int], _: Future[None]) -> None:
+        """A fetching came to an end, or was called off before it began: nobody need wait for it."""
+        self._shelf.landed(entry, rows)
