@@ -24,7 +24,8 @@ from aesampler import manifest, shortcut
 from aesampler.catalog import PARQUET
 from aesampler.errors import CorpusError, StorageError, ToleranceError
 from aesampler.executors import Executor
-from aesampler.manifest import HEAD, PLAN, SPLITS, CorpusHead, ShardReport, Totals
+from aesampler.head import HEAD, PLAN, SPLITS, CorpusHead, Totals
+from aesampler.manifest import ShardReport
 from aesampler.plan import Plan, Progress
 from aesampler.report import card, croissant
 from aesampler.storage import Folder

@@ -278,13 +278,14 @@ def show(
     corpus: str, key: str | None, grid: int | None, out: str | None, seed: int, as_json: bool, debug: bool
 ) -> None:
     """Look at a corpus: a summary, one sample with its masks and names, or a contact sheet."""
-    from aesampler import show as pictures
+    from aesampler import pictures
+    from aesampler import show as figures
 
     opened = Corpus.open(expand(corpus))
     if key is not None and grid is not None:
         raise click.UsageError("--key shows one sample, --grid many: give one of them")
     if key is None and grid is None:
-        summary = pictures.summary(opened)
+        summary = figures.summary(opened)
         if as_json:
             _print_json(summary.to_json())
         else:
@@ -294,7 +295,7 @@ def show(
         sample, name = opened[key], f"{key}.png"
         moving = Path(out or name).suffix.lower() == ".webp"
         frames = pictures.animation(sample) if moving else [pictures.overlay(sample)]
-        told: dict[str, Any] = pictures.describe(sample) | {"categories": pictures.reasons(opened, sample)}
+        told: dict[str, Any] = figures.describe(sample) | {"categories": figures.reasons(opened, sample)}
     else:
         assert grid is not None
         frames, name, moving = [pictures.contact_sheet(opened, grid, seed)], "grid.png", False

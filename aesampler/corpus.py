@@ -29,7 +29,8 @@ import pyarrow.compute as pc
 from aesampler import manifest, rng, shard
 from aesampler.errors import CorpusError
 from aesampler.exposure import ExposureSettings
-from aesampler.manifest import HEAD, PLAN, CorpusHead, ManifestEntry, SampleRow
+from aesampler.head import HEAD, PLAN, CorpusHead, SourceHead
+from aesampler.manifest import ManifestEntry, SampleRow
 from aesampler.sample import Sample
 from aesampler.storage import Folder
 from aesampler.stream import Settings, Stream
@@ -238,7 +239,7 @@ class Corpus:
         )
 
 
-def _held(part: manifest.SourceHead) -> Iterator[tuple[ManifestEntry, int]]:
+def _held(part: SourceHead) -> Iterator[tuple[ManifestEntry, int]]:
     """Each manifest of a source with the number of samples in its shard."""
     samples = {_stem(entry.path): entry.samples for entry in part.shards}
     for entry in part.manifests:

@@ -20,7 +20,8 @@ from aesampler import rng
 from aesampler.catalog import Catalog
 from aesampler.errors import RecipeError, SourceError
 from aesampler.exposure import SimilaritySettings, draw, list_lengths
-from aesampler.manifest import FORMAT_VERSION, Shortcut
+from aesampler.head import Shortcut
+from aesampler.manifest import FORMAT_VERSION
 from aesampler.recipe import SUBSETS, ClipSettings, Recipe, SourceEntry
 from aesampler.relations import WordNet, related
 from aesampler.scene import Scene

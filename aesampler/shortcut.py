@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 
 from aesampler import manifest
 from aesampler.audit import audit
-from aesampler.manifest import LengthRate, NameRate, ShardReport, Shortcut
+from aesampler.head import SPLITS, LengthRate, NameRate, Shortcut
+from aesampler.manifest import ShardReport
 from aesampler.storage import Folder
 
 LIMIT = 10_000
@@ -56,5 +57,5 @@ def stored(folder: Folder, manifests: Iterable[tuple[str, str]]) -> dict[str, Sh
 
 def of_reports(folder: Folder, reports: Iterable[ShardReport]) -> dict[str, Shortcut]:
     """The audit of the corpus whose shards are `reports`, in any order."""
-    ordered = sorted(reports, key=lambda report: (manifest.SPLITS.index(report.split), report.source, report.index))
+    ordered = sorted(reports, key=lambda report: (SPLITS.index(report.split), report.source, report.index))
     return stored(folder, [(report.source, report.manifest.path) for report in ordered])

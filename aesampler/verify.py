@@ -25,17 +25,8 @@ from aesampler import image, manifest, masks, rng, sample, shard, shortcut
 from aesampler.corpus import Corpus
 from aesampler.errors import AesamplerError, BadRecord, CorpusError
 from aesampler.exposure import ExposureSettings
-from aesampler.manifest import (
-    CARD,
-    CROISSANT,
-    HEAD,
-    CorpusHead,
-    ManifestEntry,
-    SampleRow,
-    ShardEntry,
-    ShardReport,
-    SourceHead,
-)
+from aesampler.head import CARD, CROISSANT, HEAD, CorpusHead, SourceHead
+from aesampler.manifest import ManifestEntry, SampleRow, ShardEntry, ShardReport
 from aesampler.report.card import data_card
 from aesampler.report.croissant import croissant
 from aesampler.sample import Sample, SampleJson

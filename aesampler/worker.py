@@ -25,7 +25,8 @@ from aesampler import image, manifest, sample
 from aesampler.catalog import Catalog
 from aesampler.errors import BadRecord, CorpusError, SourceError
 from aesampler.exposure import RULES, ExposureSettings, SimilaritySettings, Why, rejections
-from aesampler.manifest import PLAN, SampleRow, ShardHead, ShardReport
+from aesampler.head import PLAN
+from aesampler.manifest import SampleRow, ShardHead, ShardReport
 from aesampler.plan import ShardTask, split_of
 from aesampler.recipe import Recipe, SourceEntry
 from aesampler.record import Record

@@ -16,7 +16,8 @@ from PIL import Image
 
 from aesampler import image, manifest, masks, rng, sample
 from aesampler.exposure import ExposureSettings
-from aesampler.manifest import CorpusHead, SampleRow, ShardHead, ShardReport
+from aesampler.head import CorpusHead
+from aesampler.manifest import SampleRow, ShardHead, ShardReport
 from aesampler.record import Category
 from aesampler.report import card, croissant
 from aesampler.scene import Scene

@@ -19,7 +19,7 @@ from outputs import sha256s
 from aesampler import Corpus, Folder, Inline, Recipe, build_corpus, plan_corpus
 from aesampler.build import Outcome
 from aesampler.errors import CorpusError, LockedError, SourceError, StorageError, ToleranceError
-from aesampler.manifest import PLAN, CorpusHead
+from aesampler.head import PLAN, CorpusHead
 from aesampler.verify import verify
 
 SOURCES = [

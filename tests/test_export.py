@@ -20,10 +20,11 @@ import worlds
 from PIL import Image
 from pycocotools.coco import COCO
 
-from aesampler import Corpus, Folder, Inline, Recipe, build_corpus, plan_corpus, show, video
+from aesampler import Corpus, Folder, Inline, Recipe, build_corpus, plan_corpus, video
 from aesampler.cli import run
 from aesampler.errors import AesamplerError, CorpusError, RecipeError
 from aesampler.export import KINDS, Exported, Selection, export
+from aesampler.pictures import LABELS, veil
 
 SECOND = corpora.Part(source="lvis", shards=(3,), encoding="png")
 
@@ -218,11 +219,11 @@ def test_clips_become_videos(sparse: Corpus, tmp_path: Path) -> None:
         for place, frame in enumerate(shown):
             assert frame.shape == (height + 8 + height % 2, width + width % 2, 3)
             mask, ignored = sample.masks[place], sample.ignored[place]
-            colour, cover = show.veil(mask, ignored, (width, height))
+            colour, cover = veil(mask, ignored, (width, height))
             expected = (1 - cover) * sample.frames[place] + cover * colour
             assert np.abs(frame[:height, :width] - expected).mean() < 12
             label = int(sample.frame_labels[place])
-            assert np.abs(frame[height + 2 : height + 6, :width].mean(axis=(0, 1)) - show.LABELS[label][1]).max() < 12
+            assert np.abs(frame[height + 2 : height + 6, :width].mean(axis=(0, 1)) - LABELS[label][1]).max() < 12
             seen.add(label)
     assert seen >= {1, 255}
 

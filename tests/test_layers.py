@@ -66,11 +66,28 @@ AESAMPLER = House(
     order=(
         *("errors", "machine", "rng", "disk", "stores", "storage", "image", "png", "masks", "video", "record", "scene"),
         *("vocabulary", "sources", "catalog", "relations", "sharing", "audit", "exposure", "_torchvision"),
-        *("similarity", "sample", "shard", "manifest", "shortcut", "stream", "corpus", "recipe", "plan", "worker"),
-        *("executors", "show", "report", "export", "build", "verify", "demo", "progress", "command", "cli", "__main__"),
+        *("similarity", "sample", "shard", "manifest", "head", "shortcut", "stream", "corpus", "recipe", "plan"),
+        *(
+            "worker",
+            "executors",
+            "show",
+            "pictures",
+            "report",
+            "export",
+            "build",
+            "verify",
+            "demo",
+            "progress",
+            "command",
+            "cli",
+        ),
+        "__main__",
     ),
     confined={
-        "ray": ("executors/cluster.py", "stream/ray_data.py", "stream/ray_train.py"),
+        "ray": (
+            *("executors/session.py", "executors/survey.py", "executors/cluster.py"),
+            *("stream/ray_data.py", "stream/ray_train.py"),
+        ),
         "datasets": ("sources/hugging_face.py", "stream/hugging_face.py"),
         "open_clip": ("similarity.py",),
         "torch": ("similarity.py", "_torchvision.py", "stream/loader.py"),
@@ -83,8 +100,8 @@ LAVIDA = House(
     name="lavida",
     root=CHECKOUT / "trainer" / "lavida",
     order=(
-        *("clip", "data", "model", "metrics", "training", "detectors", "benchmarks", "plots", "evaluate", "detect"),
-        *("ablate", "serve", "cli", "__main__"),
+        *("session", "clip", "data", "model", "metrics", "training", "detectors", "benchmarks", "plots"),
+        *("evaluate", "detect", "ablate", "serve", "cli", "__main__"),
     ),
     confined={
         "ray": ("training/cluster.py", "evaluate/cluster.py"),
@@ -96,7 +113,7 @@ LAVIDA = House(
     borrows={
         "aesampler": (
             *("errors", "machine", "rng", "storage", "image", "masks", "video", "scene", "exposure", "_torchvision"),
-            *("sample", "manifest", "stream", "corpus", "progress", "command"),
+            *("sample", "manifest", "stream", "corpus", "executors", "progress", "command"),
         )
     },
 )
@@ -143,7 +160,7 @@ def test_the_layers_hold(house: House) -> None:
         ("masks.py", "import aesampler.cli", "imports cli"),
         ("sources/coco.py", "from .. import recipe", "imports recipe"),
         ("sources/coco.py", "from ..recipe import Recipe", "imports recipe"),
-        ("executors/inline.py", "import ray.util", "only executors/cluster.py"),
+        ("executors/inline.py", "import ray.util", "only executors/session.py"),
         ("__init__.py", "import torch", "only similarity.py and _torchvision.py and stream/loader.py"),
         ("masks.py", "import importlib\nimportlib.import_module('torch')", "imports torch, which only similarity.py"),
         ("utils.py", "", "not in the order of layers"),

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from aesampler import manifest
 from aesampler.errors import CorpusError
-from aesampler.manifest import CorpusHead, SampleRow, ShardHead, ShardReport, Totals
+from aesampler.head import SPLITS, TOP_CATEGORIES, CorpusHead, Totals
+from aesampler.manifest import SampleRow, ShardHead, ShardReport
 
 ROW = SampleRow(
     key="coco_000000000139",
@@ -341,12 +342,7 @@ def test_corpus_json_to_the_letter() -> None:
 
 
 def test_corpus_json_does_not_depend_on_the_order_of_reports() -> None:
-    reports = [
-        report(split=split, source=name, index=place)
-        for split in manifest.SPLITS
-        for name in "ba"
-        for place in range(3)
-    ]
+    reports = [report(split=split, source=name, index=place) for split in SPLITS for name in "ba" for place in range(3)]
     made = head(reports)
     random.Random(1).shuffle(reports)
     assert head(reports) == made
@@ -374,7 +370,7 @@ def test_the_names_exposed_most_come_first_and_are_fifty() -> None:
     names = {f"n{place:03d}": (place, place // 10) for place in range(90)}
     packed = zlib.compress(msgspec.json.encode(names))
     top = head([report(packed_names=packed)]).totals.categories
-    assert len(top) == manifest.TOP_CATEGORIES
+    assert len(top) == TOP_CATEGORIES
     assert [entry.name for entry in top[:3]] == ["n089", "n088", "n087"]
     assert [(entry.listed, entry.genuine) for entry in top[:1]] == [(89, 8)]
 

@@ -27,7 +27,8 @@ from PIL import Image
 from aesampler import manifest
 from aesampler.cli import run
 from aesampler.corpus import Corpus
-from aesampler.manifest import CorpusHead, SampleRow, ShardHead, ShardReport
+from aesampler.head import CorpusHead
+from aesampler.manifest import SampleRow, ShardHead, ShardReport
 from aesampler.report import figures, gallery
 from aesampler.report.page import report
 from aesampler.report.tally import AREAS, tally

@@ -15,7 +15,8 @@ from aesampler import Corpus, Folder, Inline, Recipe, build_corpus, plan_corpus
 from aesampler.audit import audit
 from aesampler.cli import cli
 from aesampler.exposure import RULES
-from aesampler.manifest import CorpusHead, ShardReport
+from aesampler.head import CorpusHead
+from aesampler.manifest import ShardReport
 from aesampler.plan import audited
 from aesampler.shortcut import of_reports
 from aesampler.show import reasons, summary

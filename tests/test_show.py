@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from aesampler import show
+from aesampler import pictures, show
 from aesampler.cli import run
 from aesampler.corpus import Corpus
 from aesampler.sample import Sample
@@ -50,9 +50,9 @@ def drawn(height: int, width: int, frames: int = 1, names: tuple[str, ...] = ("c
 
 
 def test_the_anomaly_is_tinted_and_the_rest_is_left_alone() -> None:
-    picture = np.asarray(show.overlay(drawn(720, 960))).astype(int)
-    inside = picture[show.PADDING : show.PADDING + 720, show.PADDING : show.PADDING + 960]
-    tint = np.rint((1 - show.TINT) * 128 + show.TINT * np.array(show.RED))
+    picture = np.asarray(pictures.overlay(drawn(720, 960))).astype(int)
+    inside = picture[pictures.PADDING : pictures.PADDING + 720, pictures.PADDING : pictures.PADDING + 960]
+    tint = np.rint((1 - pictures.TINT) * 128 + pictures.TINT * np.array(pictures.RED))
     assert (inside[:, :310] == tint).all()
     assert (inside[:, 330:630] == 128).all()
     hidden = inside[:, 645:]
@@ -60,22 +60,22 @@ def test_the_anomaly_is_tinted_and_the_rest_is_left_alone() -> None:
     assert len(np.unique(hidden.reshape(-1, 3), axis=0)) == 2  # two stripes
     assert (np.abs(hidden - hidden.mean(axis=2, keepdims=True)) < 12).all()  # grey
     edge = inside[300, 318:326]
-    assert show.RED in [tuple(pixel) for pixel in edge]
+    assert pictures.RED in [tuple(pixel) for pixel in edge]
     assert (255, 255, 255) in [tuple(pixel) for pixel in edge]
 
 
 def test_a_clip_is_a_film_strip() -> None:
-    one, nine = show.overlay(drawn(60, 80)), show.overlay(drawn(60, 80, frames=9))
-    assert one.width == show.LARGE[0] + 2 * show.PADDING
-    assert nine.width == show.COLUMNS * show.SMALL[0] + (show.COLUMNS - 1) * 12 + 2 * show.PADDING
-    rows = -(-9 // show.COLUMNS)
-    assert nine.height > rows * show.SMALL[1] * 60 / 80
+    one, nine = pictures.overlay(drawn(60, 80)), pictures.overlay(drawn(60, 80, frames=9))
+    assert one.width == pictures.LARGE[0] + 2 * pictures.PADDING
+    assert nine.width == pictures.COLUMNS * pictures.SMALL[0] + (pictures.COLUMNS - 1) * 12 + 2 * pictures.PADDING
+    rows = -(-9 // pictures.COLUMNS)
+    assert nine.height > rows * pictures.SMALL[1] * 60 / 80
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (2000, 30), (30, 2000), (24, 32)])
 def test_any_size(size: tuple[int, int]) -> None:
     for frames in (1, 3):
-        picture = show.overlay(drawn(*size, frames=frames))
+        picture = pictures.overlay(drawn(*size, frames=frames))
         assert picture.mode == "RGB"
         assert max(picture.size) < 4000
 
@@ -83,65 +83,65 @@ def test_any_size(size: tuple[int, int]) -> None:
 def test_a_mask_of_one_pixel_does_not_vanish() -> None:
     mask = np.zeros((2000, 2000), dtype=bool)
     mask[777, 1234] = True
-    assert show._scaled(mask, (200, 200)).sum() == 1
+    assert pictures._scaled(mask, (200, 200)).sum() == 1
 
 
 @given(st.lists(st.text(max_size=30), max_size=12).map(tuple))
 @settings(max_examples=8, deadline=None)
 def test_any_name_can_be_written(names: tuple[str, ...]) -> None:
-    assert show.overlay(drawn(24, 32, names=names)).mode == "RGB"
-    assert show._card(drawn(24, 32, names=names)).mode == "RGB"
+    assert pictures.overlay(drawn(24, 32, names=names)).mode == "RGB"
+    assert pictures._card(drawn(24, 32, names=names)).mode == "RGB"
 
 
 def test_names_without_freetype(monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import ImageFont
 
-    monkeypatch.setattr(show, "_font", lambda size: ImageFont.load_default_imagefont())
-    assert show.overlay(drawn(24, 32, names=("\u81ea\u8ee2\u8eca", "\u00e9toile"))).mode == "RGB"
+    monkeypatch.setattr(pictures, "_font", lambda size: ImageFont.load_default_imagefont())
+    assert pictures.overlay(drawn(24, 32, names=("\u81ea\u8ee2\u8eca", "\u00e9toile"))).mode == "RGB"
 
 
 def ink(picture: Image.Image) -> np.ndarray:
     """Where anything is drawn on the paper, bool [H, W]."""
-    return (np.asarray(picture) != show.PAPER).any(axis=2)
+    return (np.asarray(picture) != pictures.PAPER).any(axis=2)
 
 
 @pytest.mark.parametrize("names", [("x" * 400,), tuple(f"name number {place}" for place in range(40)), ()])
 def test_nothing_is_cut_off_at_the_border(names: tuple[str, ...]) -> None:
-    drawing = ink(show.overlay(drawn(24, 32, names=names)))
-    border = show.PADDING - 1
+    drawing = ink(pictures.overlay(drawn(24, 32, names=names)))
+    border = pictures.PADDING - 1
     assert not drawing[:, :border].any()
     assert not drawing[:, -border:].any()
     assert not drawing[-border:].any()
 
 
 def test_a_long_text_keeps_both_ends() -> None:
-    short = show._shortened("coco_train_" + "0" * 80 + "139", 20, 200)
+    short = pictures._shortened("coco_train_" + "0" * 80 + "139", 20, 200)
     assert short.startswith("coco_")
     assert short.endswith("0139")
-    assert show._width(short, 20) <= 200
-    assert show._shortened("cat", 20, 200) == "cat"
+    assert pictures._width(short, 20) <= 200
+    assert pictures._shortened("cat", 20, 200) == "cat"
 
 
 def test_a_contact_sheet_is_half_anomalous(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Sample] = []
-    card = show._card
-    monkeypatch.setattr(show, "_card", lambda sample: shown.append(sample) or card(sample))
-    show.contact_sheet(corpus, 6, seed=3)
+    card = pictures._card
+    monkeypatch.setattr(pictures, "_card", lambda sample: shown.append(sample) or card(sample))
+    pictures.contact_sheet(corpus, 6, seed=3)
     assert sum(sample.anomalous for sample in shown) == 3
     assert len({sample.key for sample in shown}) == 6
     shown.clear()
-    show.contact_sheet(corpus, 12, seed=3)
+    pictures.contact_sheet(corpus, 12, seed=3)
     assert [len(shown), sum(sample.anomalous for sample in shown)] == [12, corpus.head.totals.anomalous]
     shown.clear()
-    show.contact_sheet(corpus, 50)
+    pictures.contact_sheet(corpus, 50)
     assert len(shown) == len(corpus)
 
 
 def test_a_contact_sheet_depends_on_its_seed_alone(corpus: Corpus) -> None:
-    first, second, other = (np.asarray(show.contact_sheet(corpus, 4, seed)) for seed in (1, 1, 2))
+    first, second, other = (np.asarray(pictures.contact_sheet(corpus, 4, seed)) for seed in (1, 1, 2))
     assert np.array_equal(first, second)
     assert first.shape != other.shape or not np.array_equal(first, other)
-    assert show.contact_sheet(corpus, 1).width > show.THUMBNAIL[0]
+    assert pictures.contact_sheet(corpus, 1).width > pictures.THUMBNAIL[0]
 
 
 def test_the_summary(corpus: Corpus) -> None:
@@ -178,7 +178,7 @@ def test_a_sample_in_words(corpus: Corpus) -> None:
 
 
 def test_pictures_are_saved_as_png(corpus: Corpus, tmp_path: Path) -> None:
-    show.overlay(corpus[0]).save(tmp_path / "a.png")
+    pictures.overlay(corpus[0]).save(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.format == "PNG"
 

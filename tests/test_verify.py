@@ -18,7 +18,8 @@ from PIL import Image
 
 from aesampler import masks
 from aesampler.corpus import Corpus
-from aesampler.manifest import CorpusHead, SampleRow
+from aesampler.head import CorpusHead
+from aesampler.manifest import SampleRow
 from aesampler.storage import Folder
 from aesampler.verify import CHECKS, SHOWN, verify
 

@@ -15,9 +15,9 @@ from aesampler.build import build_corpus
 from aesampler.corpus import Corpus
 from aesampler.demo.write import write_world
 from aesampler.executors.inline import Inline
+from aesampler.pictures import contact_sheet
 from aesampler.plan import Progress, plan_corpus
 from aesampler.recipe import Recipe, bundled
-from aesampler.show import contact_sheet
 from aesampler.storage import Folder
 
 SHOWN = 12

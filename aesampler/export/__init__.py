@@ -27,7 +27,7 @@ import msgspec
 from aesampler.corpus import Corpus
 from aesampler.errors import CorpusError, RecipeError
 from aesampler.export.selection import Exported, Selection
-from aesampler.manifest import HEAD
+from aesampler.head import HEAD
 from aesampler.plan import Progress
 from aesampler.storage import Folder
 

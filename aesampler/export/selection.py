@@ -9,7 +9,8 @@ from typing import Literal
 
 from aesampler.corpus import Corpus
 from aesampler.errors import CorpusError
-from aesampler.manifest import SampleRow, SourceHead
+from aesampler.head import SourceHead
+from aesampler.manifest import SampleRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

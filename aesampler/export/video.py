@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from aesampler import show, video
+from aesampler import pictures, video
 from aesampler.corpus import Corpus
 from aesampler.errors import CorpusError
 from aesampler.export.selection import Exported, Selection
@@ -52,8 +52,8 @@ def painted(sample: Sample) -> Iterator[npt.NDArray[np.uint8]]:
     """The valid frames with their masks over them and the rule below, uint8 [H + RULE, W, 3] RGB."""
     for place in range(sample.valid_frames):
         mask = sample.masks[place]
-        colour, cover = show.veil(mask, sample.ignored[place], (mask.shape[1], mask.shape[0]))
+        colour, cover = pictures.veil(mask, sample.ignored[place], (mask.shape[1], mask.shape[0]))
         picture = np.rint((1 - cover) * sample.frames[place] + cover * colour).clip(0, 255).astype(np.uint8)
         rule = np.empty((RULE, mask.shape[1], 3), np.uint8)
-        rule[:] = show.LABELS[int(sample.frame_labels[place])][1]
+        rule[:] = pictures.LABELS[int(sample.frame_labels[place])][1]
         yield np.concatenate([picture, rule])

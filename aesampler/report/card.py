@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from aesampler.manifest import CorpusHead, SourceHead
+from aesampler.head import CorpusHead, SourceHead
 
 FIELDS: tuple[tuple[str, object, str], ...] = (
     ("key", "string", "the sample's key: `[a-z0-9_-]+`, unique in the corpus"),

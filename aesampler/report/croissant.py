@@ -13,7 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from aesampler.manifest import SCHEMA, CorpusHead
+from aesampler.head import CorpusHead
+from aesampler.manifest import SCHEMA
 from aesampler.report.card import LICENSES, TAGS
 from aesampler.storage import Folder
 

@@ -20,9 +20,9 @@ from PIL import Image
 from aesampler import masks, rng
 from aesampler.corpus import Corpus
 from aesampler.manifest import SampleRow
+from aesampler.pictures import LABELS, veil
 from aesampler.report.tally import LOOKED_AT, Integers
 from aesampler.sample import Sample
-from aesampler.show import LABELS, veil
 
 BUDGET = 3_400_000
 """Bytes of all pictures, before base64 makes them a third longer."""

@@ -21,7 +21,7 @@ import yaml
 from markupsafe import Markup
 
 from aesampler.corpus import Corpus
-from aesampler.manifest import CorpusHead
+from aesampler.head import CorpusHead
 from aesampler.report import figures, gallery
 from aesampler.report.figures import Series, Words
 from aesampler.report.gallery import Card

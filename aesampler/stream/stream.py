@@ -16,8 +16,8 @@ import numpy as np
 
 from aesampler.errors import BadRecord, CorpusError, MissingExtra, ToleranceError
 from aesampler.exposure import ExposureSettings
+from aesampler.head import CorpusHead, SourceHead
 from aesampler.machine import cpus
-from aesampler.manifest import CorpusHead, SourceHead
 from aesampler.sample import Sample
 from aesampler.storage import Folder
 from aesampler.stream.cache import Cache
