@@ -29,7 +29,7 @@ from ray.cluster_utils import Cluster as Nodes
 from aesampler import Folder, Inline, Recipe, build_corpus, plan_corpus
 from aesampler.build import Outcome
 from aesampler.errors import RecipeError, StorageError
-from aesampler.executors import Executor, cluster, node
+from aesampler.executors import Executor, cluster, node, session
 from aesampler.executors.cluster import Cluster
 from aesampler.executors.node import View
 from aesampler.worker import Job
@@ -273,7 +273,7 @@ def test_what_passes_is_tried_again_and_what_lasts_is_raised_as_itself(
     marker = world / "marker"
     ours = {"num_cpus": 1, "include_dashboard": False, "log_to_driver": False}
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    ray.init(address="local", object_store_memory=cluster.STORE_BYTES, **ours)
+    ray.init(address="local", object_store_memory=session.STORE_BYTES, **ours)
     try:
         for fate in ("kill", "trouble"):
             chosen = {"format": "strange", "fate": fate, "marker": str(marker)}

@@ -40,12 +40,12 @@ def test_as_many_workers_as_share_a_batch(
 ) -> None:
     dead = {"Alive": False, "Resources": {"CPU": 100.0, "GPU": 100.0}}
     alive = [{"Alive": True, "Resources": resources} for resources in nodes]
-    monkeypatch.setattr(cluster, "_nodes", lambda: [dead, *alive])
+    monkeypatch.setattr(cluster.session, "nodes", lambda: [dead, *alive])
     assert cluster._processes(config, workers) == expected
 
 
 def test_a_cluster_without_anything(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "_nodes", lambda: [{"Alive": True, "Resources": {"memory": 1e9}}])
+    monkeypatch.setattr(cluster.session, "nodes", lambda: [{"Alive": True, "Resources": {"memory": 1e9}}])
     with pytest.raises(WorkerError, match="tiny: the cluster offers no CPU and no GPU; join nodes to it"):
         cluster._processes(config, None)
 
@@ -70,7 +70,7 @@ def steps(config: TrainConfig, *numbers: int) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "SETTLE_S", 0.0)
-    monkeypatch.setattr(cluster, "_nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    monkeypatch.setattr(cluster.session, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
 
 
 @pytest.mark.usefixtures("quick")

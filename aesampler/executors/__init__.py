@@ -1,5 +1,12 @@
-"""Where shards are made: `inline` in this process, `cluster` on Ray. An executor only maps `worker.build_shard` over
-tasks; what a shard holds is not its affair.
+"""Where shards are made.
+
+    inline.py     in this process
+    cluster.py    on Ray, whatever dies on the way
+    session.py    a session of Ray: here, or on a cluster to which the code is sent (the trainer's too)
+    survey.py     every node is asked what it sees, before anything is rendered
+    node.py       what a node needs: this very code, and the same view of every folder
+
+An executor only maps `worker.build_shard` over tasks; what a shard holds is not its affair.
 """
 
 from __future__ import annotations

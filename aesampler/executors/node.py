@@ -183,7 +183,7 @@ def pack(folder: Path) -> list[Path]:
             reader = sources.load(name)
             lines.append(f"{name} = {reader.__module__}:{reader.__qualname__}")
             modules.add(reader.__module__.partition(".")[0])
-    sent = list(itertools.chain.from_iterable(_copied(module, folder) for module in sorted(modules)))
+    sent = list(itertools.chain.from_iterable(copied(module, folder) for module in sorted(modules)))
     own = version("aesampler")
     # The formats have a distribution of their own: one of the name aesampler may be installed there, and hide ours.
     added = "\n".join([f"[{sources.GROUP}]", *lines, ""])
@@ -199,7 +199,8 @@ def _metadata(folder: Path, name: str, version: str, points: str) -> Path:
     return info
 
 
-def _copied(name: str, folder: Path) -> list[Path]:
+def copied(name: str, folder: Path) -> list[Path]:
+    """Copy a package or a module into `folder`: Ray would send links as links, and recipes of a checkout are links."""
     module = importlib.import_module(name)
     if not hasattr(module, "__path__"):
         assert module.__file__ is not None

@@ -1,4 +1,4 @@
-"""Videos scored by Ray, on this machine's GPUs or on a cluster; beside training/cluster.py the only importer of ray.
+"""Videos scored by Ray, on this machine's GPUs or on a cluster.
 
 An actor a GPU (a CPU where there is none) opens the benchmark, loads the detector once, and scores one video after
 another. It sends the saved form back, some kB, and this process writes it: nodes need to see the dataset and the
@@ -6,8 +6,7 @@ model, not OUT. The video of a lost worker is scored again, up to LOSSES times. 
 cluster still has room for one, else those that are left do its part; a node that joins later is used. What a detector
 or a benchmark raises ends the run. In all cases everything that is done is kept.
 
-The session, on this machine alone or on a cluster to which our code is sent, is training's. A detector that an
-installed package adds must be installed on the nodes.
+Our code is sent to a cluster. A detector that an installed package adds must be installed on the nodes.
 """
 
 from __future__ import annotations
@@ -21,19 +20,16 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
-# Ray prints what happens to workers on stdout, where programs read our JSON: it drops the lines that match this, if it
-# is set before ray is imported. The last one silences a warning about GPUs.
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
-import ray
-from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
-
 from aesampler.errors import AesamplerError, StorageError, WorkerError
+from aesampler.executors import session
 from lavida.evaluate.scoring import Judge, Unit
 from lavida.evaluate.settings import MODELS, Settings
 from lavida.evaluate.store import Encoded, encode
+from lavida.session import begin
+
+# isort: split
+import ray
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 LOSSES = 3
 """Workers that one video may lose."""
@@ -48,8 +44,9 @@ PATHS = (*MODELS, "labels")
 class Cluster:
     """See the module; used in a `with` block.
 
-    workers: videos in hand at once, at most one a GPU, or a CPU where there is none, which is the default. address:
-    see lavida.training.cluster.session. told: is given a line where a cluster that others use makes all wait.
+    workers: videos in hand at once, at most one a GPU, or a CPU where there is none, which is the default. address: of
+    the cluster, see `aesampler.executors.session.begin`. told: is given a line where a cluster that others use makes
+    all wait.
     """
 
     def __init__(
@@ -62,9 +59,7 @@ class Cluster:
 
     def __enter__(self) -> Cluster:
         with contextlib.ExitStack() as opened:
-            from lavida.training.cluster import session  # it imports torch, which a worker may not need
-
-            opened.enter_context(session(self._address, self._workers))
+            opened.enter_context(begin(self._address, self._workers))
             self._closing = opened.pop_all()
         return self
 
@@ -77,7 +72,7 @@ class Cluster:
         """The files of each unit, as they are done. Raises what scoring raises, WorkerError where workers are lost
         again and again, or none can start.
         """
-        on_gpu = settings.device != "cpu" and _room("GPU") > 0
+        on_gpu = settings.device != "cpu" and session.offered("GPU") > 0
         return _Run(_absolute(settings), units, self._workers or len(units), on_gpu, self._told).files()
 
 
@@ -103,7 +98,7 @@ class _Worker:
 
     def _here(self, error: AesamplerError) -> AesamplerError:
         """The error, with the node that met it where there are several: it may see another disk than we do."""
-        if len(ray.nodes()) > 1:  # type: ignore[no-untyped-call]
+        if len(session.nodes()) > 1:
             error.where = f"node {socket.gethostname()}: {error.where}"
         return error
 
@@ -158,7 +153,7 @@ class _Run:
 
     def _staff(self) -> None:
         """As many workers as there are units for and the cluster has room for now; no more are waited for."""
-        room = _room(self._resource)
+        room = session.offered(self._resource)
         wanted = min(self._most, room, len(self._waiting) + len(self._flying))
         working = len(self._idle) + len(self._flying)
         while working + len(self._starting) < wanted:
@@ -189,9 +184,11 @@ class _Run:
         except (RayActorError, OutOfMemoryError) as error:
             self._unstarted += 1
             if self._unstarted >= LOSSES:
-                raise WorkerError(f"no worker starts: {_line(error)}", do="look at the logs of the nodes") from error
+                raise WorkerError(
+                    f"no worker starts: {session.line(error)}", do="look at the logs of the nodes"
+                ) from error
         except RayError as error:
-            raise WorkerError(f"Ray failed: {_line(error)}") from error
+            raise WorkerError(f"Ray failed: {session.line(error)}") from error
         else:
             self._unstarted = 0
             self._idle.append(worker)
@@ -206,7 +203,7 @@ class _Run:
         except RayTaskError as error:
             raise error.cause from error
         except RayError as error:
-            raise WorkerError(f"Ray failed: {_line(error)}", where=unit.video) from error
+            raise WorkerError(f"Ray failed: {session.line(error)}", where=unit.video) from error
         self._idle.append(worker)
         if isinstance(found, AesamplerError):
             raise found
@@ -216,17 +213,11 @@ class _Run:
         self._losses[unit] += 1
         if self._losses[unit] >= LOSSES:
             raise WorkerError(
-                f"workers were lost {LOSSES} times: {_line(error)}",
+                f"workers were lost {LOSSES} times: {session.line(error)}",
                 where=unit.video,
                 do="look at the memory of the nodes, and at this video; what is finished is kept",
             ) from error
         self._waiting.appendleft(unit)
-
-
-def _room(resource: str) -> int:
-    """How many workers the nodes that are there now have a GPU or a CPU for, whoever uses it."""
-    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return int(there.get(resource, 0))
 
 
 def _absolute(settings: Settings) -> Settings:
@@ -237,7 +228,3 @@ def _absolute(settings: Settings) -> Settings:
         found = {name: given[name] for name in PATHS if isinstance(given.get(name), str)}
         changed[part] = given | {name: os.path.abspath(path) for name, path in found.items() if os.path.exists(path)}
     return settings.model_copy(update=changed)
-
-
-def _line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

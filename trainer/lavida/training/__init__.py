@@ -11,7 +11,7 @@
     step.py          one optimizer step on a global batch
     run.py           where a run stands
     train.py         five builds and one loop
-    cluster.py       the same on Ray                                        the only importer of ray
+    cluster.py       the same on Ray
 
 A caller needs `load_config` and `train`; `load_grid` gives the runs of an ablation, `load_model` a checkpoint's model.
 """

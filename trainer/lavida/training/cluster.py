@@ -13,31 +13,33 @@ start of a group, some 30 s, beside the steps since the last checkpoint. A node 
 start on. STALLED failures without a new checkpoint in between end the run, and so does, at once, what is no accident:
 a wrong setting, a damaged corpus, a loss that is no number, too little memory.
 
-Without an address Ray is started here for this run alone, bound to the loopback. With one, or inside a cluster
-(RAY_ADDRESS), our code is sent along; the packages that it needs are the nodes' own.
+Our code is sent to a cluster; the packages that it needs are the nodes' own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import secrets
 import shutil
-import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Ray prints what happens to workers on stdout, where programs read our JSON: it drops the lines that match this, if it
-# is set before ray is imported. The last one silences a warning about GPUs.
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+from aesampler.errors import AesamplerError, StorageError, WorkerError
+from aesampler.executors import session
+from aesampler.progress import Reporter
+from lavida.session import begin
+from lavida.training.checkpoint import Checkpoints, read_state
+from lavida.training.config import TrainConfig
+from lavida.training.feed import located
+from lavida.training.log import METRICS
+from lavida.training.parallel import PATIENCE, World, begun_again
+from lavida.training.run import held
+from lavida.training.train import Result, train
 
 # Seconds in which workers that were counted must start, before they are counted anew; and workers stay in the folder
 # that paths of weights are relative to.
@@ -48,18 +50,6 @@ import ray
 import ray.train
 from ray.exceptions import RayError, RayTaskError
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-from aesampler import errors, machine
-from aesampler.errors import AesamplerError, RecipeError, StorageError, WorkerError
-from aesampler.progress import Reporter
-from lavida.training.checkpoint import Checkpoints, read_state
-from lavida.training.config import TrainConfig
-from lavida.training.feed import located
-from lavida.training.log import METRICS
-from lavida.training.parallel import PATIENCE, World, begun_again
-from lavida.training.run import held
-from lavida.training.train import Result, train
 
 STALLED = 3
 """Failures without a new checkpoint in between."""
@@ -69,14 +59,6 @@ ANSWER_S = 180.0
 """How long a node may take to say what it sees; it unpacks our code first."""
 LOOK_EVERY_S = 2.0
 """How often the progress is looked for."""
-JOIN_S = 10.0
-"""How long the head of a cluster may take to accept a connection."""
-STORE_BYTES = 100 << 20
-"""Shared memory of a Ray started here: near the least that it accepts, since messages are small."""
-SOCKET_ROOM = 24
-"""Longest folder for a session's files: the path of a socket may have 107 bytes, of which 83 are Ray's and ours."""
-CODE = (Path(errors.__file__).resolve().parent, Path(__file__).resolve().parents[1])
-"""The packages aesampler and lavida, as they lie here."""
 PACKAGES = ("aesampler", "lavida", "torch", "transformers", "peft", "open_clip", "safetensors")
 """What a node must have, or be sent."""
 MOUNT = "mount it at the same path on every node (a network disk)"
@@ -95,7 +77,7 @@ def launch(
     config = config.model_copy(update={"base": config.base.resolve()})
     config.folder.mkdir(parents=True, exist_ok=True)
     # Both once, here: a worker may die with its node and leave a lock behind; one that starts again must go on.
-    with held(config.folder, World()), session(address, workers), _told(config):
+    with held(config.folder, World()), begin(address, workers), _told(config):
         if not resume and not begun_again():
             Checkpoints(config.folder, config.checkpoint, World()).clean(fresh=True)
         _check_seen(config)
@@ -118,7 +100,7 @@ def _to_the_end(config: TrainConfig, workers: int | None) -> Result:
             before = step
             if failures >= STALLED:
                 raise ours or WorkerError(
-                    f"workers were lost {failures} times at step {step}: {_line(error)}",
+                    f"workers were lost {failures} times at step {step}: {session.line(error)}",
                     where=config.name,
                     do="look at the memory and the logs of the nodes; the same command goes on from the checkpoint",
                 ) from error
@@ -163,7 +145,7 @@ def _processes(config: TrainConfig, workers: int | None) -> tuple[int, bool]:
 
     Raises WorkerError where there is room for none.
     """
-    alive = [entry["Resources"] for entry in _nodes() if entry["Alive"]]
+    alive = [entry["Resources"] for entry in session.nodes() if entry["Alive"]]
     gpus = sum(int(resources.get("GPU", 0)) for resources in alive)
     room = gpus or sum(int(resources.get("CPU", 0)) for resources in alive)
     most = min(room, workers or room, config.batch.size)
@@ -236,17 +218,17 @@ def _check_seen(config: TrainConfig) -> None:
     try:
         asked = ray.remote(num_cpus=0, max_retries=0)(_asker())
         refs = {
-            asked.options(scheduling_strategy=NodeAffinitySchedulingStrategy(entry["NodeID"], soft=False)).remote(
+            asked.options(scheduling_strategy=session.on(entry["NodeID"])).remote(
                 str(probe), token, local, PACKAGES
-            ): f"node {entry['NodeManagerAddress']} ({entry['NodeName']}, {entry['NodeID'][:8]})"
-            for entry in _nodes()
+            ): session.called(entry)
+            for entry in session.nodes()
             if entry["Alive"]
         }
         for ref, name in refs.items():
             try:
                 missing, unseen = ray.get(ref, timeout=ANSWER_S)
             except RayError as error:
-                raise WorkerError(f"no worker starts: {_line(error)}", where=name) from error
+                raise WorkerError(f"no worker starts: {session.line(error)}", where=name) from error
             if missing:
                 do = "install what lavida needs on every node"
                 raise WorkerError(f"a package is missing: {', '.join(missing)}", where=name, do=do)
@@ -271,86 +253,3 @@ def _asker() -> Callable[[str, str, list[str], Sequence[str]], tuple[list[str], 
         return missing, next((each for each in paths if not Path(each).exists()), "")
 
     return unseen
-
-
-def _nodes() -> list[dict[str, Any]]:
-    return list(ray.nodes())  # type: ignore[no-untyped-call]
-
-
-# -- the session -------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def session(address: str | None = None, cpus: int | None = None) -> Iterator[None]:
-    """Ray, for the `with` block: a program's own session where there is one, the cluster at `address` (default:
-    RAY_ADDRESS) with our code sent along, or else one started here, bound to the loopback, of `cpus` processes.
-
-    Raises RecipeError where no cluster answers, WorkerError where Ray does not start.
-    """
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    with contextlib.ExitStack() as opened:
-        if ray.is_initialized():
-            pass
-        elif address == "local":
-            _start(opened, cpus)
-        else:
-            _join(opened, address)
-        yield
-
-
-def _start(opened: contextlib.ExitStack, cpus: int | None) -> None:
-    """Ray on this machine alone, until `opened` closes."""
-    room = tempfile.gettempdir()
-    folder = tempfile.mkdtemp(prefix="lavida-", dir=room if len(room) <= SOCKET_ROOM else "/tmp")
-    opened.callback(shutil.rmtree, folder, ignore_errors=True)
-    held = os.environ.get("RAY_AUTH_MODE")
-    os.environ["RAY_AUTH_MODE"] = "disabled"  # or Ray writes a file with a token into the home folder
-    opened.callback(_restore, "RAY_AUTH_MODE", held)
-    settings = {"num_cpus": cpus or machine.cpus(), "object_store_memory": STORE_BYTES}
-    local = {"address": "local", "_temp_dir": folder, "_node_ip_address": "127.0.0.1", "include_dashboard": False}
-    try:
-        _init(opened, **local, **settings)
-    except (RuntimeError, OSError, ValueError, RayError) as error:
-        raise WorkerError(f"Ray does not start here: {_line(error)}", do="mend it, or leave out --ray") from error
-
-
-def _join(opened: contextlib.ExitStack, address: str) -> None:
-    """A session on the cluster at `address`, to which our code is sent, until `opened` closes."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdecimal():
-        try:
-            socket.create_connection((host, int(port)), timeout=JOIN_S).close()
-        except OSError as error:  # Ray would try for two minutes, and then end the process
-            raise RecipeError(
-                f"no Ray cluster answers: {error}", where=address, do="give the address of its head, HOST:PORT"
-            ) from error
-    folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="lavida-")))
-    for source in CODE:
-        # A copy: Ray sends links as links, and the recipes of a checkout are such.
-        shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
-    code: dict[str, Any] = {"py_modules": [str(folder / "aesampler"), str(folder / "lavida")]}
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
-        # Without a working_dir (`ray job submit` has its own) workers first look into a folder called as our current
-        # one, and may find other code there.
-        (folder / "empty").mkdir()
-        code["working_dir"] = str(folder / "empty")
-    try:
-        _init(opened, address=address, runtime_env=code)
-    except (ConnectionError, RuntimeError, OSError, ValueError, RayError) as error:
-        raise RecipeError(f"the Ray cluster cannot be joined: {_line(error)}", where=f"--address {address}") from error
-
-
-def _init(opened: contextlib.ExitStack, **settings: Any) -> None:
-    opened.callback(ray.shutdown)
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
-
-
-def _restore(name: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = value
-
-
-def _line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
