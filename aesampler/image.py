@@ -84,6 +84,7 @@ def load(data: bytes, formats: tuple[str, ...] | None = None, at_least: tuple[in
             struct.error,
             zlib.error,
             Image.DecompressionBombError,
+            Image.DecompressionBombWarning,  # where warnings are errors
         ),  # whatever a broken file makes Pillow's parsers raise
     ) as error:
         if "out of memory" in str(error):  # Pillow's decoders report it as an OSError; the picture may be good

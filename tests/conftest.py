@@ -14,9 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+# The same examples everywhere, however slow the machine is.
+settings.register_profile(
+    "steady", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
+
+# No test asks the Hugging Face Hub, nor do the processes that it starts; huggingface_hub reads this as it is imported.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
 KEY, SECRET = "aesampler", "aesampler-secret"  # rclone takes no key of one letter
 _buckets = itertools.count()
@@ -81,7 +92,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 def _endpoint(server: subprocess.Popen[bytes], log: Path) -> str:
     import time
 
-    for _ in range(300):
+    for _ in range(1200):
         started = re.search(r"Starting s3 server on \[(http://127\.0\.0\.1:\d+)/\]", log.read_text())
         if started:
             return started[1]

@@ -100,7 +100,7 @@ def test_where_it_has_no_meaning(samples: list[list[str]], label: list[bool]) ->
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_roc_auc(pairs: list[tuple[int, bool]]) -> None:
     scores, label = np.array([float(s) for s, _ in pairs]), np.array([flag for _, flag in pairs])
     if label.all() or not label.any():

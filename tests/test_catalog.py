@@ -217,7 +217,7 @@ def remove_a_frame(root: Path) -> None:
 def repaint_a_mask(root: Path) -> None:
     mask = root / "masks/deep/a.png"
     mask.write_bytes(b"y" * 3)
-    os.utime(mask, ns=(1, 1))
+    os.utime(mask, ns=(2, 2))
 
 
 def add_a_mask_below(root: Path) -> None:
@@ -244,6 +244,8 @@ def test_it_is_made_again_only_where_something_changed(
     root: Folder, kept: Folder, told: list[Record], change: Any, made: int
 ) -> None:
     told += [record("a"), record("b")]
+    for path in root.path.rglob("*"):
+        os.utime(path, ns=(1, 1))  # a disk's clock has ticks
     first = Catalog.of(Given(), root, cache=kept)
     change(root.path)
     second = Catalog.of(Given(), root, cache=kept)
@@ -318,7 +320,7 @@ def test_names_of_one_group_are_told_to_all_its_records(root: Folder, kept: Fold
     assert found["d"] == told[3]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     records=st.lists(st.lists(st.integers(0, 4), unique=True).map(sorted), min_size=1, max_size=40),
     batch=st.sampled_from([1, 16]),
@@ -482,7 +484,8 @@ def test_memory_grows_by_the_small_fields_only(tmp_path: Path) -> None:
                 )
             file.write("]}")
         command = [sys.executable, "-c", MAKE, str(root), str(tmp_path / "kept")]
-        peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) * 1024)
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+        peaks.append(int(done.stdout) * 1024)
     size = (tmp_path / "400000/annotations/instances_train2017.json").stat().st_size
     assert size > 300 << 20
     assert peaks[1] - peaks[0] < size // 2

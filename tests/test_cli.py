@@ -163,7 +163,7 @@ def test_a_bad_record_above_the_tolerance_is_exit_code_3(config: Path, capsys: p
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "aesampler", "plan", "--config", str(tmp_path / "none.yaml"), "--debug"]
-    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert told.returncode != 0
     assert "Traceback" in told.stderr
 

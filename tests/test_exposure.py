@@ -266,7 +266,7 @@ def test_the_order_of_a_scene_does_not_matter() -> None:
         )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     genuine=st.integers(0, 12),
     cap=st.integers(2, 45),
@@ -392,7 +392,7 @@ def test_stand_ins_come_as_often_as_they_are_genuine() -> None:
     assert abs(listed[True] / listed.total() - 0.5) < 0.1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.integers(0, 12), st.integers(2, 45), st.integers(0, 3), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 2**32)
 )

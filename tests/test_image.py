@@ -180,6 +180,13 @@ def test_what_a_png_must_have(chunks: list[bytes], says: str) -> None:
         probe(PNG[:8] + b"".join(chunks))
 
 
+@pytest.mark.parametrize("side", [10_000, 20_000])  # Pillow warns of the first and refuses the second
+def test_a_huge_size_is_no_other_error(side: int) -> None:
+    header = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 24, 0, 0, 0, 0, 0, 0)
+    with pytest.raises(BadRecord, match=f"{side * side} pixels"):
+        probe(b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + header)
+
+
 def test_want_of_memory_is_no_bad_record(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: object) -> None:
         raise OSError("out of memory when reading image file")

@@ -43,13 +43,13 @@ def test_every_command_says_how_it_is_used(capsys: pytest.CaptureFixture[str]) -
 
 def test_it_is_light() -> None:
     code = "import sys, lavida.cli; print(*sorted({name.split('.')[0] for name in sys.modules}))"
-    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=300)
     heavy = {"torch", "ray", "matplotlib", "transformers", "av", "open_clip", "starlette", "uvicorn", "scipy", "h5py"}
     assert set(loaded.stdout.split()) & heavy == set()
 
 
 def test_as_a_module() -> None:
-    done = subprocess.run([sys.executable, "-m", "lavida", "fly"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "lavida", "fly"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert "No such command 'fly'" in done.stderr
 
@@ -63,7 +63,7 @@ def test_one_of_several_processes_tells_its_error_and_ends(words: str, code: int
     lines += ["@cli.cli.command()", "def boom():", "    raise RuntimeError('broken')", "cli.main()"]
     command = [sys.executable, "-c", "\n".join(lines), *words.split()]
     environment = os.environ | {"WORLD_SIZE": "2", "RANK": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert (done.returncode, done.stdout) == (code, "")
     assert told in done.stderr
 

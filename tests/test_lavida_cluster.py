@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -124,13 +123,10 @@ def test_no_cluster_answers(config: TrainConfig) -> None:
         cluster.launch(config, address="127.0.0.1:9")
 
 
-def test_progress_is_read_where_the_workers_write_it(
-    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(cluster, "LOOK_EVERY_S", 0.01)
+def test_progress_is_read_where_the_workers_write_it(config: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
     config.folder.mkdir()
     line = json.dumps({"step": config.steps, "kind": "train", "loss": 1.0})
     (config.folder / "metrics.jsonl").write_text(f"{line}\n", encoding="utf-8")
     with cluster._told(config):
-        time.sleep(0.3)
+        pass  # it looks once more at the end
     assert capsys.readouterr().err.count("training: 6 of 6") == 1

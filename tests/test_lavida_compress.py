@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,7 @@ def test_it_equals_the_plain_program_at_12288_tokens() -> None:
     assert_equal(x, 0.2, block_bytes=2**26)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     m=st.integers(2, 40),
     d=st.integers(1, 6),
@@ -86,7 +88,7 @@ def test_it_equals_the_plain_program_at_any_size(m: int, d: int, ratio: float, k
         assert np.allclose(np.sort(rho[kept]), np.sort(rho[places]), rtol=1e-9, atol=0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     values=st.lists(st.tuples(*[st.integers(-2, 2)] * 2), min_size=2, max_size=60),
     ratio=st.floats(0.02, 0.98),
@@ -251,6 +253,8 @@ def test_the_benchmark_counts_and_measures(monkeypatch: pytest.MonkeyPatch) -> N
     kept = [compress.kept_bytes(shape, layers, 50) for layers in (1, 3)]
     assert compress.kept_bytes(shape, 2, 50) == sum(kept) / 2
     assert compress.counted(shape, 1.0, True)["activations"] < whole["activations"]
-    found = compress.measured(shape, "cpu", 0.5, checkpointing=True, steps=1)
+    # On a CPU the memory is that of the process: what earlier tests let go of would count.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:
+        found = alone.submit(compress.measured, shape, "cpu", 0.5, checkpointing=True, steps=1).result(timeout=300)
     assert found["tokens"] == half["tokens"]
     assert 0 <= found["activations"] <= found["total"]

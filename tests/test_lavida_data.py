@@ -309,7 +309,7 @@ def test_pictures_are_those_of_torch_to_a_grey_level(size: tuple[int, int]) -> N
     assert (targets.pictures(frame, 64) - expected).abs().max() < 1.01 / 255 / min(targets.STD)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(height=st.integers(1, 24), width=st.integers(1, 24), side=st.integers(1, 12), seed=st.integers(0, 9))
 def test_areas_are_exact_at_any_pair_of_sizes(height: int, width: int, side: int, seed: int) -> None:
     """Each pixel is cut into side x side, each new one is then a whole number of these."""
@@ -338,7 +338,7 @@ def test_a_small_anomaly_does_not_vanish_and_no_anomaly_appears() -> None:
     assert not found[2].any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(height=st.integers(3, 40), width=st.integers(3, 40), seed=st.integers(0, 20))
 def test_a_frame_with_an_anomaly_has_a_mask(height: int, width: int, seed: int) -> None:
     random = np.random.default_rng(seed)

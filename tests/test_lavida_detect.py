@@ -451,14 +451,14 @@ def test_a_camera_that_breaks_off_has_an_answer(tmp_path: Path, camera: Any) -> 
 
 
 def test_a_camera_that_falls_silent_has_an_answer(tmp_path: Path, camera: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video, "ANSWERS_S", 1.0)
+    monkeypatch.setattr(video, "ANSWERS_S", 3.0)
     camera.silent = True
     (told,) = detect([camera.url], Job(anomalies=("x",), overlay=False), tmp_path / "out", Script([0.1, 0.9], lag=4))
     assert 55 <= told.frames <= 60
-    assert told.ended == "the stream broke off: a camera was silent for 1 s"
+    assert told.ended == "the stream broke off: a camera was silent for 3 s"
     assert len(scores_of(tmp_path / "out")) == told.frames
     camera.frames = 0
-    with pytest.raises(BadRecord, match=r"live.mjpg: a camera was silent for 1 s"):
+    with pytest.raises(BadRecord, match=r"live.mjpg: a camera was silent for 3 s"):
         detect([camera.url], Job(anomalies=("x",)), tmp_path / "out", Script([0.1]))
 
 
@@ -534,7 +534,7 @@ def test_the_command_in_a_process_of_its_own(tmp_path: Path) -> None:
     worlds_videos.write_video(tmp_path / "a.mp4", worlds_videos.numbered(20), rate=10)
     command = [sys.executable, "-m", "lavida", "detect", str(tmp_path / "a.mp4"), "--anomaly", "a bicycle", "--json"]
     command += ["--model", str(tmp_path / "model"), "--device", "cpu", "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
     (told,) = json.loads(done.stdout)
     assert (told["detector"], told["frames"], told["threshold"]["high"]) == ("lavida", 20, 0.5)
     assert video.count(tmp_path / "out/overlay.mp4") == 20

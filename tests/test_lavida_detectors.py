@@ -234,7 +234,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (source / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
     site = tmp_path_factory.mktemp("site")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "-q", "--no-index", "--no-deps"]
-    subprocess.run([*pip, "--no-build-isolation", "--target", str(site), str(source)], check=True, cwd=source)
+    subprocess.run(
+        [*pip, "--no-build-isolation", "--target", str(site), str(source)], check=True, cwd=source, timeout=300
+    )
     return site
 
 
@@ -263,7 +265,9 @@ def test_it_is_found_in_a_process_of_its_own_that_imports_no_torch(site: Path) -
         "print(type(made).__module__, 'torch' in sys.modules, 'transformers' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=300
+    )
     assert told.stdout.split() == ["brightness_detector", "False", "False"]
 
 
@@ -315,7 +319,7 @@ def test_what_does_not_fit_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(count=st.integers(1, 12), chunk=st.integers(2, 6), seed=st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_motion_is_the_difference_to_the_frame_before(count: int, chunk: int, seed: int) -> None:
     frames = film(count, (3, 4), seed)
     scores, pixels = Motion(MotionSettings(chunk=chunk)).score(iter(frames), [])
@@ -480,7 +484,7 @@ def test_windows_with_a_step_cover_all_offsets() -> None:
     frames=st.integers(1, 8),
     coverage=st.sampled_from(["auto", "offsets", "spread"]),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_every_frame_gets_a_score_and_none_is_looked_at_twice(count: int, clip_step: int, **options: Any) -> None:
     scores, pixels, model, made = looked(count, clip_step=clip_step, **options)
     seen = sorted(itertools.chain(*model.windows))

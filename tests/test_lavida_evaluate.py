@@ -450,7 +450,7 @@ def test_killed_at_any_video(tmp_path: Path) -> None:
     world = vad_worlds.shanghaitech(tmp_path / "set", clips)
     command = [sys.executable, "-m", "lavida", "evaluate", "--benchmark", world.name, "--root", str(world.root)]
     command += ["--detector", "motion", "--bootstrap", "10", "--out"]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True, timeout=300)
     out = tmp_path / "parts"
     kills = 0
     for _ in range(5):
@@ -463,7 +463,7 @@ def test_killed_at_any_video(tmp_path: Path) -> None:
             running.send_signal(signal.SIGKILL)
             kills += 1
     assert kills >= 2
-    subprocess.run([*command, str(out)], check=True, capture_output=True)
+    subprocess.run([*command, str(out)], check=True, capture_output=True, timeout=300)
     assert files(tmp_path / "whole") == {name: data for name, data in files(out).items() if ".aesampler" not in name}
 
 

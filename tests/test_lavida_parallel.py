@@ -154,8 +154,9 @@ def test_validation_is_that_of_one_process(alone: Path, two: Path) -> None:
 
 
 @pytest.fixture
-def group() -> Iterator[None]:
+def group(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process group of this process alone."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")  # else gloo asks for the address of the machine's name
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
@@ -228,9 +229,10 @@ def test_a_process_alone_is_a_world(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_process_that_fails_does_not_wait_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """NCCL's end of a group would, and they wait for this one in a collective: the error was never shown."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     for name, value in {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("MASTER_PORT", str(training_runs.free_port()))
+    monkeypatch.setenv("MASTER_PORT", "0")  # any that is free
     monkeypatch.setattr(parallel, "several", lambda: True)
     with pytest.raises(RuntimeError, match="broken"), joined():
         raise RuntimeError("broken")

@@ -24,6 +24,12 @@ from lavida.training.checkpoint import Checkpoints
 from lavida.training.feed import BatchSettings, Feed, FeedSettings
 from lavida.training.parallel import RESTARTS, World
 
+FORKS = (
+    # Python 3.12 warns of any fork beside threads.
+    "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning",
+    "ignore:This DataLoader will create:UserWarning",
+)
+
 
 class Stopped(Exception):
     """What ends a run in the middle here."""
@@ -302,7 +308,7 @@ def drawn(feeds: Sequence[Feed], steps: int) -> list[set[tuple[int, str]]]:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.filterwarnings(*FORKS)
 def test_global_batches_do_not_know_the_number_of_processes(folder: Path, workers: int) -> None:
     expected = drawn([feed(folder)], 20)
     for ranks in (2, 4):
@@ -348,6 +354,7 @@ def test_time_spent_waiting_is_counted(folder: Path) -> None:
     assert 0 < each.waited < 60
 
 
+@pytest.mark.filterwarnings(*FORKS)
 def test_an_error_in_a_worker_is_one_line(folder: Path) -> None:
     def broken(samples: list[Sample], epoch: int) -> Any:
         raise ModelError("the prompt is too long", where=samples[0].key)

@@ -180,11 +180,14 @@ def test_the_tiny_run_runs(tmp_path: Path) -> None:
     """As its first lines say, in a few minutes on one core."""
     scripts = Path(sysconfig.get_path("scripts"))
     demo = [str(scripts / "aesampler"), "demo", "--out", str(tmp_path / "demo")]
-    subprocess.run(demo, check=True, capture_output=True)
+    subprocess.run(demo, check=True, capture_output=True, timeout=300)
     changes = [f"data.corpora={tmp_path / 'demo/corpus'}", f"out={tmp_path / 'run'}"]
     command = [sys.executable, "-m", "lavida", "train", "--config", str(PIPELINES / "train-tiny.yaml"), "--json"]
     done = subprocess.run(
-        [*command, *(word for change in changes for word in ("--set", change))], capture_output=True, text=True
+        [*command, *(word for change in changes for word in ("--set", change))],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

@@ -155,7 +155,7 @@ def sample_rows(draw: st.DrawFn) -> SampleRow:
 
 
 @given(st.lists(sample_rows(), max_size=4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_rows_come_back_and_equal_rows_give_equal_bytes(rows: list[SampleRow]) -> None:
     data = parquet(rows)
     assert manifest.read_rows(io.BytesIO(data)) == rows

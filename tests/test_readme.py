@@ -98,7 +98,7 @@ def test_a_package_of_a_third_party_brings_its_format(tmp_path: Path) -> None:
     (toml,) = blocks("toml")
     (package / "pyproject.toml").write_text(toml)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-index", "--no-deps"]
-    subprocess.run([*pip, "--no-build-isolation", "--target", str(site), str(package)], check=True)
+    subprocess.run([*pip, "--no-build-isolation", "--target", str(site), str(package)], check=True, timeout=300)
     for name, shade in (("dog", 60), ("cat", 200)):
         (data / name).mkdir(parents=True)
         for number in range(5):
@@ -113,7 +113,9 @@ def test_a_package_of_a_third_party_brings_its_format(tmp_path: Path) -> None:
 
     def aesampler(*arguments: str) -> str:
         command = [sys.executable, "-m", "aesampler", *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd=tmp_path).stdout
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300
+        ).stdout
 
     assert "a folder a name, a mask beside each picture" in aesampler("sources")
     aesampler("build", "--config", "r.yaml", "--out", "out", "--executor", "inline")

@@ -278,7 +278,8 @@ def test_the_real_wordnet(tmp_path: Path, real_data: Path) -> None:
     from aesampler.sources import instances, lvis
     from aesampler.storage import Folder
 
-    package = subprocess.run(["apt-get", "download", "wordnet-base"], cwd=tmp_path, capture_output=True, check=False)
+    download = ["timeout", "300", "apt-get", "download", "wordnet-base"]
+    package = subprocess.run(download, cwd=tmp_path, capture_output=True, check=False)
     files = list(tmp_path.glob("*.deb"))
     if package.returncode or not files or os.name != "posix":
         pytest.skip("wordnet-base cannot be fetched here")

@@ -87,7 +87,7 @@ def test_a_mask_of_one_pixel_does_not_vanish() -> None:
 
 
 @given(st.lists(st.text(max_size=30), max_size=12).map(tuple))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_any_name_can_be_written(names: tuple[str, ...]) -> None:
     assert pictures.overlay(drawn(24, 32, names=names)).mode == "RGB"
     assert pictures._card(drawn(24, 32, names=names)).mode == "RGB"

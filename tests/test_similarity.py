@@ -277,7 +277,7 @@ def test_without_open_clip_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -
 
 def test_importing_the_module_imports_no_torch() -> None:
     code = "import sys, aesampler.similarity, aesampler._torchvision; print({'torch', 'open_clip'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.strip() == "set()"
 
 
@@ -287,7 +287,7 @@ def test_torchvision_imports_in_a_fresh_process() -> None:
         "import torchvision;"
         "assert bool(_torchvision._declared) == (not torchvision.extension._has_ops())"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, timeout=300)
 
 
 def test_a_torchvision_that_does_not_fit_a_gpu_build_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -448,3 +448,22 @@ def test_the_weights_of_the_recipe(tmp_path: Path) -> None:
     found = Corpus.open(folder).stream("train", weights="recipe", epoch_samples=8)
     assert Counter(sample.source for sample in found) == {"ade": 2, "coco": 6}
     assert found.state_dict()["stream"]["weights"] == [0.25, 0.75]
+
+
+def test_one_iterator_at_a_time_moves_the_state(corpus: Corpus) -> None:
+    stream = corpus.stream("train")
+    state = stream.state_dict()
+    first, second = iter(stream), iter(stream)
+    next(first)
+    next(second)
+    with pytest.raises(CorpusError, match=r"^<Stream of .*: this iterator is of before: .*; use one iterator"):
+        next(first)
+    assert stream.consumed == 2
+    batches = iter(stream.torch(2))
+    next(batches)
+    with pytest.raises(CorpusError, match="of before"):
+        next(second)
+    stream.load_state_dict(state)
+    with pytest.raises(CorpusError, match="of before"):
+        next(batches)
+    assert stream.state_dict() == state

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from aesampler import Corpus, Folder, storage
 from aesampler.errors import CorpusError, StorageError
 from aesampler.stream import Cache, cache
 from aesampler.stream.cache import RUN_BYTES, Shelf, Wanted, runs
+from aesampler.stream.pool import CalledOff, Pool
 
 COCO = corpora.Part(source="coco", shards=(20, 3, 11, 16), failed=(7,), bare=4)
 DAVIS = corpora.Part(source="davis", kind="clip", frames=3, shards=(4, 3), bare=1, skipped=(2,))
@@ -213,6 +215,7 @@ def test_it_never_holds_more_than_it_may(corpus: Corpus, url: str, tmp_path: Pat
         if folder.exists():
             peak = max(peak, held(folder))
         time.sleep(0.002)
+    peak = max(peak, held(folder))
     for place, worker in enumerate(workers):
         told, _ = worker.communicate()
         assert worker.returncode == 0
@@ -359,13 +362,166 @@ def test_through_trouble(corpus: Corpus, url: str, proxy: Any, tmp_path: Path) -
         assert [sample.key for sample in found] == keys(corpus)
 
 
+# -- stopping ---------------------------------------------------------------------------------------------------------
+
+
+def threads() -> set[threading.Thread]:
+    """The threads of streams."""
+    return {each for each in threading.enumerate() if each.name.startswith(("prefetch", "stream"))}
+
+
 @pytest.mark.parametrize("fetchers", [1, 8])
 def test_stopping_early_leaves_nobody_waiting(
     url: str, proxy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fetchers: int
 ) -> None:
     """Though all samples are being waited for, and of the fetchings some are under way and others called off."""
     monkeypatch.setattr("aesampler.stream.stream.FETCHERS", 2 * fetchers)
+    before = threads()
     found = iter(Corpus.open(url).stream("train", cache=tmp_path / "cache", threads=16))
     next(found)
     found.close()  # type: ignore[attr-defined]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("prefetch", "stream"))]
+    assert threads() <= before
+
+
+def test_stopping_early_ends_the_fetching_of_whole_shards(
+    url: str, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each thread ends with the piece that it has in hand."""
+    monkeypatch.setattr("aesampler.stream.stream.FETCHERS", 2)
+    monkeypatch.setattr(cache, "RUN_BYTES", 4096)
+    closing, read_range = threading.Event(), Folder.read_range
+
+    def ranged(self: Folder, rel: str, offset: int, size: int) -> bytes:
+        data = read_range(self, rel, offset, size)
+        if rel.endswith(".tar") and rel != log.of_tars()[0][0]:
+            closing.wait(60)
+        return data
+
+    monkeypatch.setattr(Folder, "read_range", ranged)
+    found = iter(Corpus.open(url).stream("train", cache=Cache(tmp_path / "cache", fetch="shards"), threads=1))
+    next(found)
+    threading.Timer(0.5, closing.set).start()
+    found.close()  # type: ignore[attr-defined]
+    assert len([path for path, *_ in log.of_tars() if path != log.of_tars()[0][0]]) <= 2
+    assert not list((tmp_path / "cache").glob("*.part"))
+
+
+def test_stopping_early_does_not_wait_for_another_process(corpus: Corpus, url: str, tmp_path: Path) -> None:
+    """Which fetches the very file that is wanted."""
+    shelf, entry = Shelf(Cache(tmp_path), whole=True), corpus.head.splits["train"]["coco"].shards[0]
+    with (tmp_path / f"{entry.sha256}.part").open("w") as part:
+        fcntl.flock(part, fcntl.LOCK_EX)
+        pool = Pool(1, "stream")
+        waiting = pool.submit(shelf.keep, Folder.at(url), entry)
+        pool.call_off()
+        pool.join()
+        assert waiting.cancelled() or isinstance(waiting.exception(), CalledOff)
+
+
+def test_the_collector_may_close_it_in_any_thread(url: str, proxy: Any, tmp_path: Path) -> None:
+    """Even in the one by which the store is read, for which the stream's own threads wait."""
+    import fsspec.asyn
+
+    before = threads()
+    found = iter(Corpus.open(url).stream("train", cache=tmp_path / "cache", threads=16))
+    next(found)
+    closed = threading.Event()
+    fsspec.asyn.get_loop().call_soon_threadsafe(lambda: (found.close(), closed.set()))  # type: ignore[attr-defined]
+    assert closed.wait(60)
+    for each in threads() - before:
+        each.join(60)
+    assert threads() <= before
+
+
+def test_a_process_that_ends_first_fetches_nothing_more(corpus: Corpus, url: str, tmp_path: Path) -> None:
+    code = """
+import atexit, sys, time
+from aesampler import Corpus, Folder
+from aesampler.stream import stream
+stream.FETCHERS = 2
+read, asked = Folder.read_range, []
+def slow(self, rel, offset, size):
+    asked.append(rel)
+    time.sleep(0.1)
+    return read(self, rel, offset, size)
+Folder.read_range = slow
+atexit.register(lambda: print(len(asked), flush=True))  # when the threads have ended
+found = iter(Corpus.open(sys.argv[1]).stream("train", cache=sys.argv[2], threads=2))
+next(found)
+raise RuntimeError("out of memory, say")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code, url, str(tmp_path)], capture_output=True, text=True, timeout=300
+    )
+    assert "RuntimeError: out of memory, say" in ended.stderr
+    assert int(ended.stdout) < 8, "of 55 samples in 12 pieces"
+
+
+@pytest.fixture
+def child() -> Iterator[Any]:
+    """Forks a process that does nothing, but has all that is open here."""
+    born: list[int] = []
+
+    def fork() -> None:
+        number = os.fork()
+        if number == 0:
+            signal.pause()
+            os._exit(0)
+        born.append(number)
+
+    yield fork
+    for number in born:
+        os.kill(number, signal.SIGKILL)
+        os.waitpid(number, 0)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+def test_a_fork_keeps_no_lock(corpus: Corpus, tmp_path: Path, child: Any) -> None:
+    """A process forked while a file is locked has it open too, for as long as it lives."""
+    shelf, entry = Shelf(Cache(tmp_path), whole=True), corpus.head.splits["train"]["coco"].shards[0]
+    for locked in (shelf._locked, lambda: shelf._fetching(entry)):
+        with locked():
+            child()
+        pool = Pool(1, "stream")
+        again = pool.submit(lambda: locked().__enter__())  # noqa: B023 (it is called at once)
+        assert again.result(timeout=60) is not None
+        pool.call_off()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+def test_workers_wait_for_no_thread_of_their_parent(corpus: Corpus) -> None:
+    """They are forked while one is reading the rows of each shard, which it will never do in them."""
+    stream = corpus.stream("train")
+    shards = corpus.head.splits["train"]
+    for part, source in enumerate(sorted(shards)):
+        for number in range(len(shards[source].shards)):
+            stream._reader._rows[part, number] = Future()
+    found = [sample.key for batch in stream.torch(2, num_workers=1, timeout=60) for sample in batch]
+    assert found == keys(corpus)
+
+
+# -- room -------------------------------------------------------------------------------------------------------------
+
+
+def test_files_are_looked_at_where_there_may_be_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at each sample that is put down: of thousands of files that would take longer than the fetching."""
+    looks: list[int] = []
+    look = Shelf._make_room
+    monkeypatch.setattr(Shelf, "_make_room", lambda self, *given: (looks.append(1), look(self, *given))[1])
+    kept = tmp_path / "kept.whole"
+    first, second = (Shelf(Cache(tmp_path, max_bytes=100 * 4096), whole=False) for _ in range(2))
+    with first._room(40 * 4096, spare=kept):
+        kept.write_bytes(bytes(40 * 4096))
+    for _ in range(50):
+        with first._room(4096, spare=kept):
+            pass
+    assert len(looks) == 1
+    with second._room(4096, spare=kept):
+        assert len(looks) == 2, "once in every process, which sees that it is 40, not 90"
+    with first._room(56 * 4096, spare=kept):
+        assert len(looks) == 2, "as all see then"
+    with first._room(4 * 4096, spare=kept):
+        assert len(looks) == 3, "41 and 56 and 4 would be too much"
+    assert kept.exists(), "but are not there"
+    with first._room(70 * 4096, spare=kept):
+        assert not kept.exists()

@@ -3,6 +3,7 @@
     order.py      position -> (source, pass, shard, row); ranks, steps, groups      arithmetic, nothing is read
     reading.py    the blocks of samples, by offset, checked
     cache.py      shards of an object store on the local disk: bounded, shared
+    pool.py       threads that stop when nobody wants what they make
     prefetch.py   what will be needed, fetched into the cache
     decoding.py   pixels, masks from run lengths, fresh exposures
     stream.py     the Stream: settings, threads, state

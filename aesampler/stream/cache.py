@@ -4,7 +4,8 @@
                      them 8 bytes a sample: the CRC-32 of its block and whether it is there
     <sha256>.whole   a whole tar, or a manifest, whose sha256 is that of corpus.json
     <sha256>.part    one that is being fetched, locked by who fetches it: the others wait for it instead of fetching
-    .lock            held while room is made, samples are put down and files get their names, some milliseconds
+    .lock            held while room is made, samples are put down and files get their names, some milliseconds; in it,
+                     the most bytes that all of these may take: the files are looked at where that leaves no room
 
 Files are named by the content that corpus.json promises, so mirrors share them and a corpus that was built anew never
 meets an old shard. Ranges are the default: of N nodes each needs the N-th part of every shard, and whole shards would
@@ -39,15 +40,19 @@ from typing import Literal, NamedTuple
 from aesampler.errors import CorpusError, StorageError
 from aesampler.manifest import ManifestEntry, ShardEntry
 from aesampler.storage import Folder
+from aesampler.stream.pool import raise_if_called_off
 
 TOUCH_S = 10.0
 """How old the time of last use may be."""
 
-FULL_S = 0.05
-"""Pause between two looks for room, where all of it is being filled."""
+LOOK_S = 0.05
+"""Pause between two looks for room where all of it is being filled, or for a file that another is fetching."""
 
 RUN_BYTES = 8 << 20
 """Most that one request asks for."""
+
+SLACK = 32
+"""Where room is made, this part of the whole is made at once."""
 
 TRIES = 3
 """Fetchings of what arrives too short or with another sum, before that is an error."""
@@ -55,6 +60,7 @@ TRIES = 3
 _PAGE = 4096
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MARK = struct.Struct("<II")  # CRC-32, 1 where the sample is there
+_TOTAL = struct.Struct("<Q")
 
 
 class Wanted(NamedTuple):
@@ -96,6 +102,7 @@ class Shelf:
         self.whole = whole
         self._folder = Path(cache.folder)
         self._touched: dict[str, float] = {}
+        self._looked = False
         self._coming: set[tuple[str, int]] = set()
         self._landed = Condition()
 
@@ -143,6 +150,7 @@ class Shelf:
         """Bring a file into `part`, and its sha256."""
         digest = hashlib.sha256()
         for start in range(0, entry.bytes, RUN_BYTES):
+            raise_if_called_off()
             data = folder.read_range(entry.path, start, min(RUN_BYTES, entry.bytes - start))
             digest.update(data)
             _pwrite(part, data, start)
@@ -156,7 +164,9 @@ class Shelf:
         while True:
             part = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                fcntl.flock(part, fcntl.LOCK_EX)
+                while not _locked_now(part):
+                    raise_if_called_off()
+                    time.sleep(LOOK_S)
                 if not _is_named(part, path):  # who had it has renamed or removed it
                     continue
                 try:
@@ -166,7 +176,7 @@ class Shelf:
                         path.unlink()
                 return
             finally:
-                os.close(part)
+                _let_go(part)
 
     # Samples
 
@@ -210,7 +220,8 @@ class Shelf:
 
     def _put(self, entry: ShardEntry, blocks: dict[Wanted, memoryview]) -> None:
         path = self._path(entry, "rows")
-        needed = _pages(sum(map(len, blocks.values()))) + 2 * _PAGE * len(blocks) + _base(entry)
+        # A block may begin and end within a page; and a file with many holes has a page that tells of them.
+        needed = _pages(sum(map(len, blocks.values()))) + 2 * _PAGE * len(blocks) + _base(entry) + _PAGE
         with _trouble(), self._room(needed, spare=path):
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
@@ -266,14 +277,14 @@ class Shelf:
         return True
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[int]:
         self._folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            yield lock
         finally:
-            os.close(lock)
+            _let_go(lock)
 
     @contextlib.contextmanager
     def _room(self, needed: int, *, spare: Path | int) -> Iterator[None]:
@@ -287,14 +298,28 @@ class Shelf:
                 "the cache cannot hold even this", where="cache.max_bytes", got=self.max_bytes, allowed=f"{needed} up"
             )
         while True:
-            with self._locked():
-                if self._make_room(needed, spare):
+            with self._locked() as lock:
+                if self._reserved(lock, needed, spare):
                     yield
                     return
-            time.sleep(FULL_S)
+            raise_if_called_off()
+            time.sleep(LOOK_S)
 
-    def _make_room(self, needed: int, spare: Path | int) -> bool:
-        """Remove what was used longest ago, as far as that is needed; whether it was enough. The lock is held."""
+    def _reserved(self, lock: int, needed: int, spare: Path | int) -> bool:
+        """Whether there is room for `needed` bytes more, which are counted as taken. The lock is held."""
+        known = os.pread(lock, _TOTAL.size, 0) if self._looked else b""
+        total = _TOTAL.unpack(known)[0] if len(known) == _TOTAL.size else None
+        if total is None or total + needed > self.max_bytes:
+            total = self._make_room(needed, spare)
+            self._looked = True  # once at least: what the file says may be of before the machine went down
+        fits = bool(total + needed <= self.max_bytes)
+        _pwrite(lock, _TOTAL.pack(total + needed if fits else total), 0)
+        return fits
+
+    def _make_room(self, needed: int, spare: Path | int) -> int:
+        """Look at all files, and remove what was used longest ago as far as that is needed, with some to spare, or the
+        next look would come soon; the bytes that are left. The lock is held.
+        """
         held: list[tuple[bool, int, Path, int]] = []
         total = 0
         for path in self._folder.iterdir():
@@ -308,13 +333,15 @@ class Shelf:
                 else:
                     total += stat.st_blocks * 512
                     held.append((path == spare, stat.st_mtime_ns, path, stat.st_blocks * 512))
-        for _, _, path, size in sorted(held):
-            if total + needed <= self.max_bytes:
+        if total + needed <= self.max_bytes:
+            return total
+        for is_spare, _, path, size in sorted(held):
+            if total + needed <= self.max_bytes - (0 if is_spare else self.max_bytes // SLACK):
                 break
             path.unlink(missing_ok=True)
             self._touched.pop(path.name, None)
             total -= size
-        return total + needed <= self.max_bytes
+        return total
 
 
 def runs(wanted: Sequence[Wanted]) -> Iterator[list[Wanted]]:
@@ -362,14 +389,28 @@ def _swept(path: Path) -> bool:
     except FileNotFoundError:
         return True
     try:
-        fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _locked_now(part):
+            return False
         if _is_named(part, path):
             path.unlink()
         return True
+    finally:
+        _let_go(part)
+
+
+def _locked_now(file: int) -> bool:
+    """Lock a file, if nobody has."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    finally:
-        os.close(part)
+    return True
+
+
+def _let_go(file: int) -> None:
+    """Unlock and close a file: closing alone leaves it locked while a process that was forked meanwhile has it open."""
+    fcntl.flock(file, fcntl.LOCK_UN)
+    os.close(file)
 
 
 @contextlib.contextmanager

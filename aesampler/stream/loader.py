@@ -11,6 +11,7 @@ Threads of the stream itself are faster (`aesampler.stream`); worker processes a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Any]:
         stream, size = self.stream, self.dataset.batch_size or 1
+        walk = stream.begin()
         # Workers begin anew each epoch: they are made of the stream as it stands.
         batches = DataLoader(self.dataset, batch_size=None, num_workers=self._workers, **self._options)
         for found in batches:
@@ -62,8 +64,10 @@ class Loader:
                 stream.kept += kept
             else:
                 batch = found
+            stream.require(walk)
             stream.advance(min(size, stream.left))
             yield batch
+        stream.require(walk)
         stream.finish()
 
     def state_dict(self) -> dict[str, Any]:
@@ -87,20 +91,19 @@ class Batches(IterableDataset[Any]):
         """
         worker = get_worker_info()
         if worker is None:
-            yield from self._batches(0, 1)
+            yield from self._batches(self.stream, 0, 1)
             return
-        stream = self.stream
-        stream.bad, stream.kept = {}, 0
+        stream = copy(self.stream)  # of a fork, whatever a thread of the parent had in hand would never be done
         try:
-            for batch in self._batches(worker.id, worker.num_workers):
+            for batch in self._batches(stream, worker.id, worker.num_workers):
                 bad, kept = stream.bad, stream.kept
                 stream.bad, stream.kept = {}, 0
                 yield batch, bad, kept
         except AesamplerError as error:
             yield error, {}, 0
 
-    def _batches(self, number: int, workers: int) -> Iterator[Any]:
-        samples = self.stream.share(number, workers, self.batch_size or 1)
+    def _batches(self, stream: Stream, number: int, workers: int) -> Iterator[Any]:
+        samples = stream.share(number, workers, self.batch_size or 1)
         if self.batch_size is None:
             yield from samples
             return

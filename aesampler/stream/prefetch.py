@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from itertools import islice
-from threading import Event
 
 from aesampler.errors import AesamplerError
 from aesampler.manifest import ShardEntry
 from aesampler.stream.cache import Shelf
 from aesampler.stream.order import Pick
+from aesampler.stream.pool import CalledOff, Pool
 from aesampler.stream.reading import Reader
 
 FIRST = 32
@@ -30,15 +30,14 @@ FIRST = 32
 
 class Prefetch:
     """Fetches ahead of picks. numbers: the part of each walk of each mixture. most: samples of a chunk; fetchers:
-    shards that are fetched from at once.
+    shards that are fetched from at once. pool: its threads; who waits for what is called off there goes on.
     """
 
     def __init__(
         self, reader: Reader, shelf: Shelf, numbers: Sequence[Sequence[int]], most: int, fetchers: int
     ) -> None:
         self._reader, self._shelf, self._numbers, self._most = reader, shelf, numbers, max(1, most)
-        self._pool = ThreadPoolExecutor(fetchers, thread_name_prefix="prefetch")
-        self._stopped = Event()
+        self.pool = Pool(fetchers, "prefetch")
 
     def ahead(self, found: Iterator[Pick]) -> Iterator[Pick]:
         """The same picks, each given when the chunk after its own is on the way."""
@@ -50,11 +49,6 @@ class Prefetch:
             yield from ready
             ready = following
 
-    def stop(self) -> None:
-        """Fetch no more; who waits for what was called off goes on."""
-        self._stopped.set()
-        self._pool.shutdown(cancel_futures=True)
-
     def _send(self, found: Iterator[Pick], size: int) -> list[Pick]:
         """The next chunk, on its way."""
         chunk = list(islice(found, size))
@@ -65,13 +59,17 @@ class Prefetch:
         for (part, number), rows in shards.items():
             entry = self._reader.entry(part, number)
             self._shelf.coming(entry, rows)
-            fetching = self._pool.submit(self._fetch, part, number, rows)
-            fetching.add_done_callback(partial(self._ended, entry, rows))
+            try:
+                fetching = self.pool.submit(self._fetch, part, number, rows)
+                fetching.add_done_callback(partial(self._ended, entry, rows))
+            except BaseException:
+                self._shelf.landed(entry, rows)
+                raise
         return chunk
 
     def _fetch(self, part: int, number: int, rows: list[int]) -> None:
-        with contextlib.suppress(AesamplerError, OSError):
-            self._reader.prefetch(part, number, rows, self._stopped)
+        with contextlib.suppress(AesamplerError, OSError, CalledOff):
+            self._reader.prefetch(part, number, rows)
 
     def _ended(self, entry: ShardEntry, rows: list[int], _: Future[None]) -> None:
         """A fetching came to an end, or was called off before it began: nobody need wait for it."""

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from threading import Event, Lock
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from aesampler.errors import CorpusError, StorageError
 from aesampler.manifest import ManifestEntry, ShardEntry
 from aesampler.storage import Folder
 from aesampler.stream.cache import Cache, Shelf, Wanted, runs
+from aesampler.stream.pool import CalledOff, raise_if_called_off
 
 TRIES = 3
 """Readings of a block that an object store gives too short, before that is an error."""
@@ -125,8 +126,10 @@ class Reader:
             raise _gone(folder, entry.path) from error
         return b""
 
-    def prefetch(self, part: int, number: int, rows: Sequence[int], stopped: Event) -> None:
-        """Have samples of a shard in the cache, but for those that are there. Raises what reading them would."""
+    def prefetch(self, part: int, number: int, rows: Sequence[int]) -> None:
+        """Have samples of a shard in the cache, but for those that are there. Raises what reading them would, and
+        CalledOff.
+        """
         here, shelf = self._parts[part], self.shelf
         if shelf is None or here.folder.is_local:
             return
@@ -136,8 +139,7 @@ class Reader:
             return
         absent = [row for row in rows if not shelf.has(entry, row)]
         for run in runs([Wanted(row, int(held.offsets[row]), int(held.sizes[row])) for row in absent]):
-            if stopped.is_set():
-                return
+            raise_if_called_off()
             shelf.bring(here.folder, entry, run)
 
     def entry(self, part: int, number: int) -> ShardEntry:
@@ -163,25 +165,26 @@ class Reader:
 
     def _shard(self, part: int, number: int) -> _Rows:
         """The rows of a shard, read by the first thread that asks; the others wait for it."""
-        with self._lock:
-            known = self._rows.get((part, number))
-            if known is not None:
-                self._rows.move_to_end((part, number))
-            else:
-                mine = self._rows[part, number] = Future()
-                while len(self._rows) > self._recent:
-                    self._rows.popitem(last=False)
-        if known is not None:
-            return known.result()
-        try:
-            rows = self._read(part, number)
-        except BaseException as error:
-            with self._lock:
-                self._rows.pop((part, number), None)
-            mine.set_exception(error)
-            raise
-        mine.set_result(rows)
-        return rows
+        while True:
+            mine: Future[_Rows] = Future()
+            try:
+                with self._lock:
+                    held = self._rows.setdefault((part, number), mine)
+                    self._rows.move_to_end((part, number))
+                    while len(self._rows) > self._recent:
+                        self._rows.popitem(last=False)
+                if held is mine:
+                    mine.set_result(self._read(part, number))
+            except BaseException as error:  # an interrupt too: nobody may wait for what nobody reads
+                with self._lock:
+                    if self._rows.get((part, number)) is mine:
+                        del self._rows[part, number]
+                mine.set_exception(error)
+                raise
+            try:
+                return held.result()
+            except CalledOff:  # who read it gave up, which is nothing to us
+                raise_if_called_off()
 
     def _read(self, part: int, number: int) -> _Rows:
         here, entry = self._parts[part], self._parts[part].manifests[number]

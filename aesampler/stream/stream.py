@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Lock
@@ -23,6 +23,7 @@ from aesampler.storage import Folder
 from aesampler.stream.cache import Cache
 from aesampler.stream.decoding import Redraw, Resample, Resize, decode
 from aesampler.stream.order import Last, Mixture, Pick, Place, Progress, Schedule, Walk, picks, shares
+from aesampler.stream.pool import Pool
 from aesampler.stream.prefetch import Prefetch
 from aesampler.stream.reading import Part, Reader
 from aesampler.vocabulary import Vocabulary
@@ -137,6 +138,7 @@ class Stream:
         self.kept = 0
         self.bad: dict[str, str] = {}
         self._lock = Lock()
+        self._walk = 0
         self._replaced_here: set[tuple[int, int]] = set()
         self._origins = _origins(self.corpora, split)
         self._weights = _weights(self._origins, split, self.settings.weights)
@@ -226,10 +228,12 @@ class Stream:
         sound = len(consumed) == len(sizes) and all(0 <= n <= size for n, size in zip(consumed, sizes, strict=True))
         if not sound or epoch < 0 or not 0 <= turn < len(sizes):
             raise CorpusError("the state of a stream is damaged", got=consumed, allowed=f"at most {sizes}")
+        self.begin()
         self._epoch, self._at = epoch, Progress(consumed, turn, left)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch."""
+        self.begin()
         self._epoch, self._at = epoch, self._schedule.start()
         self._replaced_here.clear()
 
@@ -294,6 +298,22 @@ class Stream:
         if workers > 1:
             threads = 0 if self._is_local else min(threads, -(-FETCHERS // workers))
         return (sample for _, sample in self._made(mine, self._sample, threads, workers))
+
+    def begin(self) -> int:
+        """A number for whoever hands out from here on: iterators of before have come to their end."""
+        self._walk += 1
+        return self._walk
+
+    def require(self, walk: int) -> None:
+        """Raise CorpusError where the stream has begun anew since that number: two who hand out would each count what
+        the other has not.
+        """
+        if walk != self._walk:
+            raise CorpusError(
+                "this iterator is of before: its stream was begun anew, or sent elsewhere",
+                where=repr(self),
+                do="use one iterator of a stream at a time; another stream is free to make",
+            )
 
     def advance(self, steps: int) -> None:
         """Count steps as handed out, by whoever hands out what another stream has read."""
@@ -398,29 +418,32 @@ class Stream:
 
     def _handed_out(self, make: Callable[[int, Place], Thing], threads: int) -> Iterator[Thing]:
         """The rest of the epoch; the state moves with each thing that is handed out."""
+        walk = self.begin()
         for pick, thing in self._made(self._picks(), make, threads):
+            self.require(walk)
             self._at = pick.after
             yield thing
+        self.require(walk)
         self.finish()
 
     def _made(
         self, found: Iterator[Pick], make: Callable[[int, Place], Thing], threads: int, workers: int = 1
     ) -> Iterator[tuple[Pick, Thing]]:
         prefetch = self._prefetch(workers)
-        ahead = _ahead(found if prefetch is None else prefetch.ahead(found), make, threads)
-        called = self._called(ahead, make)
+        pool = Pool(threads, "stream") if threads else None
         try:
-            for pick, thing in called:  # noqa: UP028 (`yield from` would close `called` before the prefetch)
-                yield pick, thing
+            ahead = _ahead(found if prefetch is None else prefetch.ahead(found), make, pool, AHEAD * threads)
+            yield from self._called(ahead, make)
         finally:
-            if prefetch is not None:
-                prefetch.stop()  # first: threads of `called` may be waiting for it
-            called.close()
-            ahead.close()
+            pools = ([] if prefetch is None else [prefetch.pool]) + ([] if pool is None else [pool])
+            for each in pools:
+                each.call_off()
+            for each in pools:  # only now: they wait for one another
+                each.join()
 
     def _called(
         self, found: Iterator[tuple[Pick, Callable[[], Thing]]], make: Callable[[int, Place], Thing]
-    ) -> Generator[tuple[Pick, Thing], None, None]:
+    ) -> Iterator[tuple[Pick, Thing]]:
         for pick, call in found:
             duplicate = pick.duplicate
             try:
@@ -480,26 +503,22 @@ def _restored(corpora: Sequence[Readable], split: str, settings: Settings, state
 
 
 def _ahead(
-    found: Iterator[Pick], make: Callable[[int, Place], Thing], threads: int
-) -> Generator[tuple[Pick, Callable[[], Thing]], None, None]:
-    """Each pick with a call that gives its thing, made ahead by threads."""
-    if not threads:
+    found: Iterator[Pick], make: Callable[[int, Place], Thing], pool: Pool | None, most: int
+) -> Iterator[tuple[Pick, Callable[[], Thing]]]:
+    """Each pick with a call that gives its thing, made ahead by the pool's threads, at most so many."""
+    if pool is None:
         for pick in found:
             yield pick, partial(make, pick.group, pick.place)
         return
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="stream")
-    try:
-        waiting: deque[tuple[Pick, Future[Thing]]] = deque()
-        for pick in found:
-            waiting.append((pick, pool.submit(make, pick.group, pick.place)))
-            if len(waiting) >= AHEAD * threads:
-                ready, future = waiting.popleft()
-                yield ready, future.result
-        while waiting:
+    waiting: deque[tuple[Pick, Future[Thing]]] = deque()
+    for pick in found:
+        waiting.append((pick, pool.submit(make, pick.group, pick.place)))
+        if len(waiting) >= most:
             ready, future = waiting.popleft()
             yield ready, future.result
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    while waiting:
+        ready, future = waiting.popleft()
+        yield ready, future.result
 
 
 def _origins(corpora: Sequence[Readable], split: str) -> list[_Origin]:

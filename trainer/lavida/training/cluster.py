@@ -183,9 +183,10 @@ def _told(config: TrainConfig) -> Iterator[None]:
     ended = threading.Event()
 
     def watch() -> None:
-        step = 0
+        step, last = 0, False
         with Reporter() as progress:
-            while not ended.wait(LOOK_EVERY_S):
+            while not last:
+                last = ended.wait(LOOK_EVERY_S)  # the steps of the last seconds are told too
                 with contextlib.suppress(OSError, ValueError, IndexError, KeyError):  # not there yet, or half a line
                     with (config.folder / METRICS).open("rb") as file:
                         file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
