@@ -27,7 +27,7 @@ test: env
 ## make test-long  chaos, soak, cluster, browser and training tests
 test-long: env chromium
 	@$(MAKE) --no-print-directory peers || test -z "$$CI" || exit 2
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m long --timeout 1200
 
 ## make peers      .venv-peers with the clients whose pins clash with ours; where it fails, their tests say so
 peers: .venv-peers/peers.stamp

@@ -21,6 +21,8 @@ from aesampler.errors import CorpusError, LockedError, StorageError
 TEMPORARY = re.compile(r"\.aesampler-tmp-\d+-\d+")
 """Names of files that are being written."""
 LOCK = ".aesampler-lock"
+TRIES = 1000
+"""Openings of a lock file whose holders remove it just then."""
 _HANDED = 8 << 20  # bytes that are handed to the disk at once
 _counter = itertools.count()
 
@@ -176,7 +178,7 @@ def _scanned(where: str) -> Iterator[tuple[str, int | None]]:
 def acquire(folder: str) -> int:
     """A descriptor of the lock file in `folder`, locked, and still the file of that name."""
     name = os.path.join(folder, LOCK)
-    while True:
+    for _ in range(TRIES):
         try:
             os.makedirs(folder, exist_ok=True)
             handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -198,3 +200,8 @@ def acquire(folder: str) -> int:
             os.close(handle)
             raise
         os.close(handle)
+    raise StorageError(
+        "this folder cannot be made",
+        where=folder,
+        do="see whether a part of its path is a link to something that is not there",
+    )

@@ -363,7 +363,7 @@ def spelt(content: Body, order: list[str], random: random.Random) -> str:
 names = st.sampled_from(["dog", '"annotations": [', "}, {", "}]", "x\\", "\u00e9"])
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data(), piece=st.integers(1, 200))
 def test_any_layout_is_read_as_json_reads_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: st.DataObject, piece: int

@@ -156,6 +156,19 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         checkpoint.read_state(path)
 
 
+def test_a_peer_that_is_lost_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one is being read: a whole one must not be called damaged, and a group that begins anew goes on."""
+
+    def load(*given: Any, **named: Any) -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(checkpoint.state_dict_loader, "load", load)
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        checkpoint._read(tmp_path, {}, World(rank=0, size=2))
+    with pytest.raises(TrainingError, match="cannot be read"):
+        checkpoint._read(tmp_path, {}, World())
+
+
 def test_frozen_weights_are_told_apart(tmp_path: Path) -> None:
     model = Stand()
     digest = checkpoint.frozen_digest(model)

@@ -37,14 +37,17 @@ def config(tmp_path: Path) -> TrainConfig:
 def test_as_many_workers_as_share_a_batch(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, nodes: Any, workers: int | None, expected: tuple[int, bool]
 ) -> None:
-    dead = {"Alive": False, "Resources": {"CPU": 100.0, "GPU": 100.0}}
-    alive = [{"Alive": True, "Resources": resources} for resources in nodes]
-    monkeypatch.setattr(cluster.session, "nodes", lambda: [dead, *alive])
-    assert cluster._processes(config, workers) == expected
+    dead = {"Alive": False, "NodeID": "dead", "Resources": {"CPU": 100.0, "GPU": 100.0}}
+    silent = {"Alive": True, "NodeID": "silent", "Resources": {"CPU": 100.0, "GPU": 100.0}}
+    alive = [{"Alive": True, "NodeID": str(place), "Resources": resources} for place, resources in enumerate(nodes)]
+    monkeypatch.setattr(cluster.session, "nodes", lambda: [dead, silent, *alive])
+    assert cluster._processes(config, workers, frozenset({"silent"})) == expected
 
 
 def test_a_cluster_without_anything(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster.session, "nodes", lambda: [{"Alive": True, "Resources": {"memory": 1e9}}])
+    monkeypatch.setattr(
+        cluster.session, "nodes", lambda: [{"Alive": True, "NodeID": "a", "Resources": {"memory": 1e9}}]
+    )
     with pytest.raises(WorkerError, match="tiny: the cluster offers no CPU and no GPU; join nodes to it"):
         cluster._processes(config, None)
 
@@ -69,7 +72,8 @@ def steps(config: TrainConfig, *numbers: int) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "SETTLE_S", 0.0)
-    monkeypatch.setattr(cluster.session, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    monkeypatch.setattr(cluster.session, "nodes", lambda: [{"Alive": True, "NodeID": "a", "Resources": {"CPU": 2.0}}])
+    monkeypatch.setattr(cluster.session, "answering", frozenset)
 
 
 @pytest.mark.usefixtures("quick")

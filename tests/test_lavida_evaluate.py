@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +25,15 @@ import vad_worlds
 from PIL import Image
 from sklearn import metrics as sklearn_metrics
 
-from aesampler.errors import AesamplerError, CorpusError, DetectorError, RecipeError, SourceError, WorkerError
+from aesampler.errors import (
+    AesamplerError,
+    CorpusError,
+    DetectorError,
+    RecipeError,
+    SourceError,
+    StorageError,
+    WorkerError,
+)
 from aesampler.storage import Folder
 from lavida import detectors
 from lavida.detectors import Detector, Frame, Scored, Settings
@@ -358,7 +366,7 @@ def test_a_stopped_run_goes_on_to_the_same_table(tmp_path: Path, stop_at: int) -
     class Stopping(Inline):
         """Stops at a frame; the option is not part of what the scores depend on."""
 
-        def map(self, settings: Evaluation, units: Any) -> Iterator[Any]:
+        def map(self, settings: Evaluation, units: Any) -> Generator[Any, None, None]:
             return super().map(settings.model_copy(update={"options": {"stop_at": stop_at}}), units)
 
     with pytest.raises(KeyboardInterrupt):
@@ -586,6 +594,48 @@ def test_workers_find_what_a_relative_path_names(tmp_path: Path, monkeypatch: py
     assert sent.benchmark_options == {"labels": "lost"}
 
 
+def test_workers_are_ended_before_their_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where what they send cannot be written: left to the collector they would be ended by a Ray that is begun anew."""
+    ended: list[str] = []
+
+    class Sending(Inline):
+        def map(self, settings: Evaluation, units: Any) -> Generator[Any, None, None]:
+            try:
+                yield from super().map(settings, units)
+            finally:
+                ended.append("workers")
+
+    def full(self: Store, unit: Unit, files: Any) -> None:
+        raise StorageError("no space left", where="scores")
+
+    monkeypatch.setattr(Store, "put", full)
+    with pytest.raises(StorageError, match="no space left") as caught:
+        evaluate(asked(vad_worlds.make("ped2", tmp_path / "set")), tmp_path / "out", executor=Sending())
+    assert ended == ["workers"], caught  # which keeps the frame, and what it refers to
+
+
+def test_a_node_lost_while_its_workers_start_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as others work."""
+    from ray.exceptions import RayActorError
+
+    from lavida.evaluate import cluster
+
+    def lost(ref: Any) -> None:
+        raise RayActorError()
+
+    monkeypatch.setattr(cluster.ray, "put", lambda thing: thing)
+    monkeypatch.setattr(cluster.ray, "get", lost)
+    run = cluster._Run(Evaluation(benchmark="ped2", root="set", detector="motion"), [], 9, False)
+    run._idle.append("works")
+    for place in range(8):
+        run._starting[place] = "starts"
+        run._started(place)
+    run._idle.clear()
+    run._starting[8] = "starts"
+    with pytest.raises(WorkerError, match="no worker starts"):
+        run._started(8)
+
+
 @pytest.mark.long
 def test_ray_gives_the_same_files(tmp_path: Path, two: Any, capfd: pytest.CaptureFixture[str]) -> None:
     world = vad_worlds.make("shanghaitech", tmp_path / "set")
@@ -627,8 +677,8 @@ def test_ray_without_room_goes_on_with_what_is_left(tmp_path: Path, two: Any, mo
     monkeypatch.setattr(cluster, "WAIT_S", 0.5)
     rooms = {"before": 2, "after": 1}
     monkeypatch.setattr(
-        cluster,
-        "_room",
+        cluster.session,
+        "offered",
         lambda resource: 0 if resource == "GPU" else rooms["after" if flag.exists() else "before"],
     )
     lost = asked(world, options={"flag": str(flag)}, reference=False)

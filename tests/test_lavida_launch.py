@@ -83,7 +83,6 @@ if __name__ == "__main__":
         train(given["config"], hold=False, after_step=lambda step, metrics: time.sleep(0.7))
 
     cluster._work = slowly
-    cluster.SETTLE_S = 5.0
     wanted = load_config(config, {"out": out})
     log = wanted.folder / "metrics.jsonl"
     told = {}
@@ -100,7 +99,7 @@ if __name__ == "__main__":
         counted.append(ask(*given)[0])
         return ask(*given)
     cluster._processes = processes
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     result = cluster.launch(wanted, address=nodes.address)
     killer.join()
@@ -120,11 +119,10 @@ def test_a_node_lost_on_ray(folder: Path, straight: Path, tmp_path: Path) -> Non
     (tmp_path / "program.py").write_text(RAY, encoding="utf-8")
     command = [sys.executable, str(tmp_path / "program.py"), str(folder / "train.yaml"), "on-ray"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=550, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1100, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
     told = json.loads(done.stdout.splitlines()[-1])
-    # A slow machine may count the lost node once more before the cluster knows that it is gone.
-    assert (told["groups"][0], told["groups"][-1]) == (2, 1)
+    assert told["groups"] == [2, 1], "the lost node is not waited for"
     assert "the corpus has no test split, which data.split asks for; got train, validation" in told["fault"]
     assert 2 <= told["killed at"] < STEPS
     assert (told["steps"], told["model"]) == (STEPS, True)

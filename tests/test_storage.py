@@ -491,6 +491,13 @@ def test_a_file_cannot_be_locked(tmp_path: Path) -> None:
             pass
 
 
+def test_below_a_link_to_nothing_no_folder_can_be_made(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "unmounted")
+    for below in ("link/out", "link/a/b"):
+        with pytest.raises(StorageError, match=": this folder cannot be made; see whether"):
+            Folder.at(str(tmp_path / below)).lock().__enter__()
+
+
 def test_a_lock_leaves_no_folder_of_its_own(tmp_path: Path) -> None:
     with Folder.at(tmp_path / "out").lock():
         assert (tmp_path / "out").is_dir()

@@ -397,10 +397,15 @@ def test_stopping_early_ends_the_fetching_of_whole_shards(
             closing.wait(60)
         return data
 
+    def call_off(self: Pool) -> None:
+        pool_call_off(self)
+        closing.set()
+
+    pool_call_off = Pool.call_off
+    monkeypatch.setattr(Pool, "call_off", call_off)
     monkeypatch.setattr(Folder, "read_range", ranged)
     found = iter(Corpus.open(url).stream("train", cache=Cache(tmp_path / "cache", fetch="shards"), threads=1))
     next(found)
-    threading.Timer(0.5, closing.set).start()
     found.close()  # type: ignore[attr-defined]
     assert len([path for path, *_ in log.of_tars() if path != log.of_tars()[0][0]]) <= 2
     assert not list((tmp_path / "cache").glob("*.part"))
@@ -454,7 +459,7 @@ raise RuntimeError("out of memory, say")
         [sys.executable, "-c", code, url, str(tmp_path)], capture_output=True, text=True, timeout=300
     )
     assert "RuntimeError: out of memory, say" in ended.stderr
-    assert int(ended.stdout) < 8, "of 55 samples in 12 pieces"
+    assert int(ended.stdout) < 12, "what was under way; all would be 19"
 
 
 @pytest.fixture

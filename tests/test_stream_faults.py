@@ -180,7 +180,7 @@ def proxy(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         s3fs.S3FileSystem.clear_instance_cache()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-        monkeypatch.setattr(storage, "BACKOFF", (0.01, 0.01))
+        monkeypatch.setattr(storage, "BACKOFF", (0.01,) * 5)  # of ten requests one fails, and three may be one's
         yield server
         s3fs.S3FileSystem.clear_instance_cache()
         server.shutdown()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -67,8 +66,8 @@ def launch(
     arguments = [__file__, str(config), json.dumps(changes), *([str(kill)] if kill is not None else [])]
     command = [sys.executable]
     if processes > 1:
-        address = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
-        command += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), *address]
+        command += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+        command += ["--standalone", "--local-addr", "127.0.0.1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     return subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, timeout=500)
 
@@ -94,13 +93,6 @@ def keys(out: Path, steps: int) -> list[set[str]]:
     for (_, step), names in last.items():
         found[step - 1] |= set(names)
     return found
-
-
-def free_port() -> int:
-    """A port of this machine that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main() -> None:

@@ -55,8 +55,6 @@ SAME_RECORD = 2
 """Careful workers lost at one record before it is named."""
 LOSSES = 20
 """Workers and nodes that one shard may lose, for whatever reason."""
-PING_S = 30.0
-"""How long a node may take to show that it is still there."""
 LAND_S = 10.0
 """How long tasks that are called off may take to end by themselves, and again once Ray has to end them."""
 LISTEN_EVERY_S = 1.0
@@ -184,19 +182,6 @@ class _Watcher:
 # -- in the driver -----------------------------------------------------------------------------------------------------
 
 
-def _answers(node_id: str) -> bool:
-    """Whether a node can still work: Ray's own list may be half a minute late."""
-    ping = ray.remote(num_cpus=0, max_retries=0)(_pong).options(scheduling_strategy=session.on(node_id)).remote()
-    try:
-        return bool(ray.get(ping, timeout=PING_S))
-    except (RayError, TimeoutError):
-        return False
-
-
-def _pong() -> bool:
-    return True
-
-
 @dataclass(slots=True, kw_only=True)
 class _Attempt:
     """Where one shard stands. place: its number in the run. troubles: tries that failed. losses: workers and nodes
@@ -299,8 +284,12 @@ class _Run:
         if not attempt.careful:
             attempt.careful = True
             return None
-        last = ray.get(self._watch().last.remote(attempt.place))
-        return last[1] if last is not None and _answers(last[0]) else None
+        try:
+            last = ray.get(self._watch().last.remote(attempt.place), timeout=session.PING_S)
+        except (RayError, TimeoutError):  # the watcher was lost too, and is made anew
+            self._watcher = None
+            return None
+        return last[1] if last is not None and session.answering([last[0]]) else None
 
     def _lost(self, attempt: _Attempt, key: str | None) -> None:
         """Make a shard anew whose worker or node was lost, at `key`. Raises WorkerError where that comes too often."""

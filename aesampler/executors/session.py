@@ -34,6 +34,8 @@ from aesampler.machine import cpus
 
 JOIN_S = 10.0
 """How long the head of a cluster may take to accept a connection."""
+PING_S = 30.0
+"""How long a node may take to show that it is still there."""
 STORE_BYTES = 100 << 20
 """Shared memory of a Ray started here: near the least it accepts, since messages are small."""
 SOCKET_ROOM = 24
@@ -74,8 +76,25 @@ def called(entry: Mapping[str, Any]) -> str:
 
 
 def alive(node_id: str) -> bool:
-    """Whether Ray takes a node to be there, which may be half a minute late."""
+    """Whether Ray takes a node to be there, which may be half a minute late: see `answering`."""
     return any(entry["Alive"] for entry in nodes() if entry["NodeID"] == node_id)
+
+
+def answering(node_ids: Sequence[str]) -> frozenset[str]:
+    """Of some nodes, those that can still work: they are given PING_S to answer."""
+    ping = ray.remote(num_cpus=0, max_retries=0)(_pong)
+    asked = {ping.options(scheduling_strategy=on(node_id)).remote(): node_id for node_id in node_ids}
+    ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=PING_S) if asked else ([], [])
+    found = set()
+    for ref in ready:
+        with contextlib.suppress(RayError):
+            ray.get(ref)
+            found.add(asked[ref])
+    return frozenset(found)
+
+
+def _pong() -> None:
+    """Proof of life."""
 
 
 def here() -> str:

@@ -16,7 +16,7 @@ import os
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -68,7 +68,7 @@ class Cluster:
     ) -> None:
         self._closing.close()
 
-    def map(self, settings: Settings, units: Sequence[Unit]) -> Iterator[tuple[Unit, Encoded]]:
+    def map(self, settings: Settings, units: Sequence[Unit]) -> Generator[tuple[Unit, Encoded], None, None]:
         """The files of each unit, as they are done. Raises what scoring raises, WorkerError where workers are lost
         again and again, or none can start.
         """
@@ -128,7 +128,7 @@ class _Run:
         self._idle: list[Any] = []
         self._flying: dict[Any, tuple[Unit, Any]] = {}
 
-    def files(self) -> Iterator[tuple[Unit, Encoded]]:
+    def files(self) -> Generator[tuple[Unit, Encoded], None, None]:
         """What the workers send, as it comes."""
         worked = time.monotonic()
         try:
@@ -183,7 +183,7 @@ class _Run:
             ray.get(ref)
         except (RayActorError, OutOfMemoryError) as error:
             self._unstarted += 1
-            if self._unstarted >= LOSSES:
+            if self._unstarted >= LOSSES and not (self._idle or self._flying):
                 raise WorkerError(
                     f"no worker starts: {session.line(error)}", do="look at the logs of the nodes"
                 ) from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,14 +29,14 @@ Progress = Callable[[str, int, int], None]
 class Executor(Protocol):
     """Where units are scored."""
 
-    def map(self, settings: Settings, units: Sequence[Unit]) -> Iterator[tuple[Unit, Encoded]]:
+    def map(self, settings: Settings, units: Sequence[Unit]) -> Generator[tuple[Unit, Encoded], None, None]:
         """The files of each unit, as they are done, in any order."""
 
 
 class Inline:
     """In this process, one after another."""
 
-    def map(self, settings: Settings, units: Sequence[Unit]) -> Iterator[tuple[Unit, Encoded]]:
+    def map(self, settings: Settings, units: Sequence[Unit]) -> Generator[tuple[Unit, Encoded], None, None]:
         """See Executor."""
         judge = Judge(settings)
         for unit in units:
@@ -103,11 +104,14 @@ def _fill(
 ) -> None:
     missing = store.missing(units)
     done = len(units) - len(missing)
-    for unit, files in executor.map(settings, missing) if missing else ():
-        store.put(unit, files)
-        done += 1
-        if progress is not None:
-            progress(f"{settings.benchmark}, {settings.detector}: videos", done, len(units))
+    if not missing:
+        return
+    with contextlib.closing(executor.map(settings, missing)) as found:  # while there is a Ray to end its workers
+        for unit, files in found:
+            store.put(unit, files)
+            done += 1
+            if progress is not None:
+                progress(f"{settings.benchmark}, {settings.detector}: videos", done, len(units))
 
 
 def _judged(

@@ -135,6 +135,8 @@ async def _begin(runs: Runs, request: Request) -> Response:
         runs.give_up(folder)
         raise
     run = await run_in_threadpool(runs.add, folder, folder / "upload", name, anomalies)
+    if await request.is_disconnected():  # nobody will ever ask for it
+        await run_in_threadpool(runs.remove, run.key)
     return JSONResponse({"id": run.key}, status_code=201)
 
 

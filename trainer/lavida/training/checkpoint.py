@@ -287,6 +287,8 @@ def _read(path: Path, tensors: dict[str, Tensor], world: World) -> None:
         with _alone():
             state_dict_loader.load(tensors, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=world.size == 1)
     except (Exception, CheckpointException) as error:  # the latter is no Exception
+        if world.size > 1 and isinstance(error, RuntimeError):
+            raise  # a peer was lost, which says nothing of the checkpoint: what is wrong with it is the latter
         raise _damaged(path, error) from error
 
 

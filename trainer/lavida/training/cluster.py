@@ -53,8 +53,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 STALLED = 3
 """Failures without a new checkpoint in between."""
-SETTLE_S = 10.0
-"""How long a failure may take to show which nodes are left."""
+SETTLE_S = 5.0
+"""How long a failure may take until the nodes are asked which of them are left."""
 ANSWER_S = 180.0
 """How long a node may take to say what it sees; it unpacks our code first."""
 LOOK_EVERY_S = 2.0
@@ -87,8 +87,9 @@ def launch(
 def _to_the_end(config: TrainConfig, workers: int | None) -> Result:
     """Groups of workers, one after the other, until one has ended."""
     failures, before = 0, _last_step(config)
+    lost: frozenset[str] = frozenset()
     while True:
-        count, on_gpu = _processes(config, workers)
+        count, on_gpu = _processes(config, workers, lost)
         try:
             return _group(config, count, on_gpu)
         except (RayError, ray.train.TrainingFailedError) as error:
@@ -105,6 +106,8 @@ def _to_the_end(config: TrainConfig, workers: int | None) -> Result:
                     do="look at the memory and the logs of the nodes; the same command goes on from the checkpoint",
                 ) from error
             time.sleep(SETTLE_S)
+            there = frozenset(str(entry["NodeID"]) for entry in session.nodes() if entry["Alive"])
+            lost = there - session.answering(sorted(there))  # which Ray itself sees after half a minute
 
 
 def _group(config: TrainConfig, count: int, on_gpu: bool) -> Result:
@@ -140,12 +143,13 @@ def _work(given: Mapping[str, Any]) -> None:
     train(given["config"], hold=False)
 
 
-def _processes(config: TrainConfig, workers: int | None) -> tuple[int, bool]:
-    """How many workers there is room for and that share a global batch, and whether they are to have a GPU each.
+def _processes(config: TrainConfig, workers: int | None, lost: frozenset[str] = frozenset()) -> tuple[int, bool]:
+    """How many workers there is room for and that share a global batch, and whether they are to have a GPU each. lost:
+    nodes that Ray may still count.
 
     Raises WorkerError where there is room for none.
     """
-    alive = [entry["Resources"] for entry in session.nodes() if entry["Alive"]]
+    alive = [entry["Resources"] for entry in session.nodes() if entry["Alive"] and entry["NodeID"] not in lost]
     gpus = sum(int(resources.get("GPU", 0)) for resources in alive)
     room = gpus or sum(int(resources.get("CPU", 0)) for resources in alive)
     most = min(room, workers or room, config.batch.size)
