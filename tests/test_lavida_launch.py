@@ -103,11 +103,12 @@ if __name__ == "__main__":
     killer.start()
     result = cluster.launch(wanted, address=nodes.address)
     killer.join()
+    told["groups"] = list(counted)
     try:
         cluster.launch(load_config(config, {"out": out + "-wrong", "data.split": "test"}), address=nodes.address)
     except CorpusError as error:
         told["fault"] = str(error)
-    print(json.dumps({**told, "groups": counted, "steps": result.steps, "model": result.model.exists()}))
+    print(json.dumps({**told, "steps": result.steps, "model": result.model.exists()}))
     nodes.shutdown()
 """
 
