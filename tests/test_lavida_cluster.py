@@ -98,13 +98,25 @@ def test_accidents_are_outlived_and_faults_are_not(config: TrainConfig, monkeypa
     with pytest.raises(WorkerError, match=r"tiny: workers were lost 3 times at step 6: .*; look at the memory"):
         cluster._to_the_end(config, None)
     assert plan == ["never"]
+    told: list[frozenset[str]] = []
+    processes = cluster._processes
+    monkeypatch.setattr(cluster, "_processes", lambda *given: (told.append(given[2]), processes(*given))[1])
+    monkeypatch.setattr(cluster.session, "answering", lambda nodes: frozenset())
+    plan[:] = [8, "done"]
+    assert cluster._to_the_end(config, None) == "done"  # type: ignore[comparison-overlap]
+    here = {"Alive": True, "NodeID": "b", "Resources": {"CPU": 2.0}}
+    monkeypatch.setattr(cluster.session, "nodes", lambda: [here, here | {"NodeID": "a"}])
+    monkeypatch.setattr(cluster.session, "answering", lambda nodes: frozenset({"b"}))
+    plan[:] = [10, "done"]
+    assert cluster._to_the_end(config, None) == "done"  # type: ignore[comparison-overlap]
+    assert told == [frozenset(), frozenset(), frozenset(), {"a"}], "of none that answers none is taken to be lost"
     for wrong in (CorpusError("no such split"), TrainingError("out of memory")):
         plan[:] = [WorkerGroupError("failed", {0: wrong}), "never"]
         with pytest.raises(type(wrong)) as caught:
             cluster._to_the_end(config, None)
         assert caught.value is wrong
     passing = WorkerGroupError("failed", {0: StorageError("the store does not answer")})
-    plan[:] = [passing, 8, passing, passing, "never"]
+    plan[:] = [passing, 12, passing, passing, "never"]
     with pytest.raises(StorageError, match="the store does not answer"):
         cluster._to_the_end(config, None)
     assert issubclass(type(died), ray.train.TrainingFailedError)

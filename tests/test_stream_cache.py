@@ -438,6 +438,23 @@ def test_the_collector_may_close_it_in_any_thread(url: str, proxy: Any, tmp_path
     assert threads() <= before
 
 
+def test_the_collector_may_close_it_where_a_lock_is_held(
+    url: str, proxy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For which its threads wait: they are not waited for without end."""
+    monkeypatch.setattr("aesampler.stream.pool.JOIN_S", 0.1)
+    before = threads()
+    stream = Corpus.open(url).stream("train", cache=tmp_path / "cache", threads=16)
+    found = iter(stream)
+    next(found)
+    assert stream._reader.shelf is not None
+    with stream._reader.shelf._landed:
+        found.close()  # type: ignore[attr-defined]
+    for each in threads() - before:
+        each.join(60)
+    assert threads() <= before
+
+
 def test_a_process_that_ends_first_fetches_nothing_more(corpus: Corpus, url: str, tmp_path: Path) -> None:
     code = """
 import atexit, sys, time

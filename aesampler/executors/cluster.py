@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
+import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,7 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
-from aesampler.errors import AesamplerError, StorageError, WorkerError
+from aesampler.errors import AesamplerError, RecipeError, StorageError, WorkerError
 from aesampler.executors import node, session
 from aesampler.executors.node import Fault, View
 from aesampler.executors.survey import fault, survey
@@ -77,8 +78,18 @@ class Cluster:
 
     def __enter__(self) -> Cluster:
         with contextlib.ExitStack() as opened:
-            begun = session.begin(self._address, self._workers, pack=node.pack, instead="use --executor inline")
+            spool = opened.enter_context(tempfile.TemporaryDirectory(prefix="aesampler-", ignore_cleanup_errors=True))
+            begun = session.begin(
+                self._address,
+                self._workers,
+                pack=node.pack,
+                instead="use --executor inline",
+                # A lost worker leaves nothing behind; and Arrow's own allocator keeps 10 MB more in each.
+                environment={"TMPDIR": spool, "ARROW_DEFAULT_MEMORY_POOL": "system"},
+            )
             self.remote = opened.enter_context(begun)
+            if session.offered("CPU") < 1:
+                raise RecipeError("the cluster offers no CPU", where=self._address or "Ray", do="join nodes to it")
             self._closing = opened.pop_all()
         return self
 

@@ -26,7 +26,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import OutOfMemoryError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from aesampler.errors import RecipeError, WorkerError
@@ -44,24 +44,28 @@ SOCKET_ROOM = 24
 
 @contextlib.contextmanager
 def begin(
-    address: str | None, workers: int | None, *, pack: Callable[[Path], Sequence[Path]], instead: str
+    address: str | None,
+    workers: int | None,
+    *,
+    pack: Callable[[Path], Sequence[Path]],
+    instead: str,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[bool]:
     """A session for the `with` block; gives whether its workers may run on other machines.
 
     address: of the head (`10.0.0.1:6379`), or `auto` for the cluster that this machine is part of; default:
     RAY_ADDRESS, or else, as with `local`, Ray is started here. workers: CPUs of a Ray started here; default: the
     machine's. pack: copies the code into a folder, and names what is to be sent. instead: what to do where Ray does not
-    start. Raises RecipeError where no cluster answers or it has no CPU, WorkerError where Ray does not start.
+    start. environment: of the workers of a Ray started here. Raises RecipeError where no cluster answers, WorkerError
+    where Ray does not start.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     with contextlib.ExitStack() as opened:
         local = not ray.is_initialized() and address == "local"
         if local:
-            _start(opened, workers or cpus(), instead)
+            _start(opened, workers or cpus(), instead, environment or {})
         elif not ray.is_initialized():
             _join(opened, address, pack)
-        if offered("CPU") < 1:
-            raise RecipeError("the cluster offers no CPU", where=address, do="join nodes to it")
         yield not local
 
 
@@ -87,9 +91,13 @@ def answering(node_ids: Sequence[str]) -> frozenset[str]:
     ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=PING_S) if asked else ([], [])
     found = set()
     for ref in ready:
-        with contextlib.suppress(RayError):
+        try:
             ray.get(ref)
-            found.add(asked[ref])
+        except OutOfMemoryError:
+            pass  # it is there, and has other troubles
+        except RayError:
+            continue
+        found.add(asked[ref])
     return frozenset(found)
 
 
@@ -117,17 +125,13 @@ def line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _start(opened: contextlib.ExitStack, workers: int, instead: str) -> None:
+def _start(opened: contextlib.ExitStack, workers: int, instead: str, environment: Mapping[str, str]) -> None:
     """Ray on this machine alone, until `opened` closes."""
     room = tempfile.gettempdir()
     folder = tempfile.mkdtemp(prefix="aesampler-", dir=room if len(room) <= SOCKET_ROOM else "/tmp")
     opened.callback(shutil.rmtree, folder, ignore_errors=True)
-    spool = tempfile.mkdtemp(prefix="aesampler-")  # of workers, so that a lost one leaves nothing behind
-    opened.callback(shutil.rmtree, spool, ignore_errors=True)
-    # Without the first, Ray writes a file with a token into the home folder. Arrow's own allocator keeps 10 MB more in
-    # each worker.
-    wanted = {"RAY_AUTH_MODE": "disabled", "TMPDIR": spool, "ARROW_DEFAULT_MEMORY_POOL": "system"}
-    opened.enter_context(_environment(wanted))
+    # Without this Ray writes a file with a token into the home folder.
+    opened.enter_context(_environment({"RAY_AUTH_MODE": "disabled", **environment}))
     settings = {"num_cpus": workers, "object_store_memory": STORE_BYTES, "include_dashboard": False}
     try:
         _init(opened, address="local", _temp_dir=folder, _node_ip_address="127.0.0.1", **settings)

@@ -5,7 +5,7 @@
     <sha256>.whole   a whole tar, or a manifest, whose sha256 is that of corpus.json
     <sha256>.part    one that is being fetched, locked by who fetches it: the others wait for it instead of fetching
     .lock            held while room is made, samples are put down and files get their names, some milliseconds; in it,
-                     the most bytes that all of these may take: the files are looked at where that leaves no room
+                     the most bytes that all of these may take: the files are looked at where that leaves no room.
 
 Files are named by the content that corpus.json promises, so mirrors share them and a corpus that was built anew never
 meets an old shard. Ranges are the default: of N nodes each needs the N-th part of every shard, and whole shards would
@@ -52,7 +52,7 @@ RUN_BYTES = 8 << 20
 """Most that one request asks for."""
 
 SLACK = 32
-"""Where room is made, this part of the whole is made at once."""
+"""Where room is made, this part of the whole is made at once, of files that are no larger."""
 
 TRIES = 3
 """Fetchings of what arrives too short or with another sum, before that is an error."""
@@ -335,8 +335,10 @@ class Shelf:
                     held.append((path == spare, stat.st_mtime_ns, path, stat.st_blocks * 512))
         if total + needed <= self.max_bytes:
             return total
+        slack = self.max_bytes // SLACK
         for is_spare, _, path, size in sorted(held):
-            if total + needed <= self.max_bytes - (0 if is_spare else self.max_bytes // SLACK):
+            fits = total + needed <= self.max_bytes
+            if fits and (is_spare or size > slack or total + needed <= self.max_bytes - slack):
                 break
             path.unlink(missing_ok=True)
             self._touched.pop(path.name, None)

@@ -3,18 +3,22 @@
 An iterator can be given up in the middle: by `break`, by an error, by the end of the process, or by the collector,
 which closes what nothing refers to in whatever thread it happens to run. So stopping has two parts. `call_off` waits
 for nothing: what has not begun is dropped, and what is under way ends at its next look at `called_off()`. `join` waits
-for the threads, but only in the thread that made the pool: in another one it might wait for itself, or for a thread
-that waits for what this one holds. A process that ends calls off what it left, or it would first make all of it; one
-that was forked leaves alone what it has only inherited.
+for the threads, but only in the thread that made the pool, and not without end: the collector may have come while this
+thread held what they wait for. A process that ends calls off what it left, or it would first make all of it; one that
+was forked leaves alone what it has only inherited.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from weakref import WeakSet
+
+JOIN_S = 5.0
+"""How long what was under way is waited for: a request to a store, mostly."""
 
 _here = threading.local()
 
@@ -29,19 +33,21 @@ class Pool(ThreadPoolExecutor):
     def __init__(self, threads: int, name: str) -> None:
         self._ended = threading.Event()
         super().__init__(threads, thread_name_prefix=name, initializer=_enter, initargs=(self._ended,))
-        self._maker = os.getpid(), threading.get_ident()
+        self._process, self._maker = os.getpid(), threading.current_thread()
         _POOLS.add(self)
 
     def call_off(self) -> None:
         """Begin nothing more, and have what is under way end soon."""
-        if self._maker[0] == os.getpid():
+        if self._process == os.getpid():
             self._ended.set()
             self.shutdown(wait=False, cancel_futures=True)
 
     def join(self) -> None:
-        """Wait for what was under way, where that is safe."""
-        if self._maker == (os.getpid(), threading.get_ident()):
-            self.shutdown()
+        """Wait for the threads of a pool that was called off, where that is safe, and JOIN_S at most."""
+        if self._process == os.getpid() and self._maker is threading.current_thread():
+            end = time.monotonic() + JOIN_S
+            for thread in tuple(self._threads):
+                thread.join(max(0.0, end - time.monotonic()))
 
 
 def called_off() -> bool:

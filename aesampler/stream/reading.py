@@ -179,7 +179,8 @@ class Reader:
                 with self._lock:
                     if self._rows.get((part, number)) is mine:
                         del self._rows[part, number]
-                mine.set_exception(error)
+                if not mine.done():
+                    mine.set_exception(error)
                 raise
             try:
                 return held.result()

@@ -125,7 +125,8 @@ class _Origin:
 
 class Stream:
     """The samples of a split for one rank: `for sample in stream` gives the rest of an epoch, and then stands at the
-    beginning of the next. `state_dict()` after any sample says where; it is the same on every rank.
+    beginning of the next. `state_dict()` after any sample says where; it is the same on every rank. One iterator moves
+    it at a time: an older one raises CorpusError.
 
     kept: samples whose exposure could not be drawn afresh and is the stored one. bad: place -> fault, of samples (or
     whole shards) that were replaced. Raises CorpusError where the corpora have no such split or source.

@@ -35,6 +35,8 @@ LOSSES = 3
 """Workers that one video may lose."""
 WAIT_S = 5.0
 """How long Ray is waited for at a time, so that Ctrl-C is heard and lost nodes are seen."""
+REST_S = 30.0
+"""How long no more workers are tried where those that work are joined by none that starts."""
 BUSY_S = 30.0
 """How long nothing may work before it is said that all is waiting."""
 PATHS = (*MODELS, "labels")
@@ -122,6 +124,7 @@ class _Run:
         self._most, self._resource, self._told = most, "GPU" if on_gpu else "CPU", told
         self._losses: Counter[Unit] = Counter()
         self._unstarted = 0  # workers lost before they had started, since the last that did
+        self._rested = 0.0  # on the monotonic clock
         options = {"num_gpus": 1, "num_cpus": 0} if on_gpu else {"num_cpus": 1}
         self._kind: Any = ray.remote(max_restarts=0, max_task_retries=0, **options)(_Worker)  # type: ignore[call-overload]
         self._starting: dict[Any, Any] = {}
@@ -156,6 +159,8 @@ class _Run:
         room = session.offered(self._resource)
         wanted = min(self._most, room, len(self._waiting) + len(self._flying))
         working = len(self._idle) + len(self._flying)
+        if working and time.monotonic() < self._rested:
+            wanted = min(wanted, working + len(self._starting))
         while working + len(self._starting) < wanted:
             worker = self._kind.remote(self._sent)
             self._starting[worker.ready.remote()] = worker
@@ -183,7 +188,9 @@ class _Run:
             ray.get(ref)
         except (RayActorError, OutOfMemoryError) as error:
             self._unstarted += 1
-            if self._unstarted >= LOSSES and not (self._idle or self._flying):
+            if self._unstarted >= LOSSES and (self._idle or self._flying):
+                self._rested = time.monotonic() + REST_S
+            elif self._unstarted >= LOSSES:
                 raise WorkerError(
                     f"no worker starts: {session.line(error)}", do="look at the logs of the nodes"
                 ) from error

@@ -107,7 +107,8 @@ def _to_the_end(config: TrainConfig, workers: int | None) -> Result:
                 ) from error
             time.sleep(SETTLE_S)
             there = frozenset(str(entry["NodeID"]) for entry in session.nodes() if entry["Alive"])
-            lost = there - session.answering(sorted(there))  # which Ray itself sees after half a minute
+            found = session.answering(sorted(there))
+            lost = there - found if found else frozenset()  # which Ray itself sees after half a minute
 
 
 def _group(config: TrainConfig, count: int, on_gpu: bool) -> Result:
