@@ -41,11 +41,14 @@ TARGETS = {
     "decoded: ours, no thread / bare Pillow": ">= 1.3",
     "decoded: ours, 2 threads / bare Pillow": ">= 2",
     "decoded: ours, 2 threads / best peer": ">= 2",
-    "a state at every step, share of the time": "< 0.01",
+    "raw: ours, a state at every step, share of the time": "< 0.01",
+    "decoded: ours, 2 threads, a state at every step, share of the time": "< 0.01",
     "memory of ours, 2 threads, above an interpreter, MB": "<= 150",
 }
 EPOCHS = 5
 """Of the raw contestants that take no time."""
+_states: list[float] = []
+"""Seconds of each state that was taken: a share too small to be seen in the difference of two races."""
 
 
 def blocks(corpus: Any) -> list[tuple[str, int, int]]:
@@ -90,7 +93,9 @@ def ours(root: Path, *, raw: bool = False, threads: int = 0, states: bool = Fals
     for _ in range(EPOCHS if raw else 1):
         for sample in stream.members() if raw else stream:
             if states:
+                begin = time.perf_counter()
                 stream.state_dict()
+                _states.append(time.perf_counter() - begin)
             yield sample
 
 
@@ -183,7 +188,7 @@ def run(name: str, root: Path) -> dict[str, float]:
     begin, began = time.perf_counter(), _cpu()
     count = sum(1 for _ in source)
     seconds, cpu = time.perf_counter() - begin, _cpu() - began
-    return {"samples": count, "seconds": seconds, "cpu": cpu, "peak_mb": _peak_mb("self")}
+    return {"samples": count, "seconds": seconds, "cpu": cpu, "peak_mb": _peak_mb("self"), "states": sum(_states)}
 
 
 def _cpu() -> float:
@@ -258,9 +263,10 @@ def compare(room: Path, data: Path, images: int, repeats: int, only: list[str]) 
             for name in ("webdataset", "datasets", "ray_data", *PEERS)
         },
     }
-    with_state, two = rate.get("decoded: ours, 2 threads, a state at every step"), rate.get("decoded: ours, 2 threads")
-    if with_state and two:
-        ratios["a state at every step, share of the time"] = 1 - with_state / two
+    for mine in ("raw: ours", "decoded: ours, 2 threads"):
+        if figures := runs.get(f"{mine}, a state at every step"):
+            share = statistics.median(each["states"] / each["seconds"] for each in figures)
+            ratios[f"{mine}, a state at every step, share of the time"] = share
     if "decoded: ours, 2 threads" in peak and "raw: pread" in peak:
         above = peak["decoded: ours, 2 threads"] - peak["raw: pread"]
         ratios["memory of ours, 2 threads, above an interpreter, MB"] = above
@@ -334,7 +340,7 @@ def main() -> None:
         print(json.dumps(dict(rows), indent=2))
         return
     for name, value in rows:
-        print(f"{name:60} {value:10,.2f}   {'target ' + TARGETS[name] if name in TARGETS else ''}")
+        print(f"{name:70} {value:10,.3f}   {'target ' + TARGETS[name] if name in TARGETS else ''}")
 
 
 if __name__ == "__main__":

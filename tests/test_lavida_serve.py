@@ -181,6 +181,34 @@ def test_a_video_in_work_stops_when_it_is_taken_away(served: Served, clip: Path)
     assert len(list(served.runs.folder.iterdir())) == 1
 
 
+def test_a_page_that_is_closed_before_it_hears_of_its_run(
+    served: Served, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody could ever ask for that run, or take it away."""
+    closed, add, added = threading.Event(), served.runs.add, []
+
+    def slowly(*given: Any) -> Any:
+        closed.wait(WAIT_S)
+        until = time.monotonic() + WAIT_S
+        while served.server.server_state.connections and time.monotonic() < until:
+            time.sleep(0.01)
+        added.append(add(*given))
+        return added[-1]
+
+    monkeypatch.setattr(served.runs, "add", slowly)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=WAIT_S)
+    connection.request("POST", "/jobs?anomaly=x&name=a.mp4", clip.read_bytes())
+    connection.close()
+    closed.set()
+    until = time.monotonic() + WAIT_S
+    while not (added and added[0].gone.is_set()) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert added[0].gone.is_set()
+    while list(served.runs.folder.iterdir()) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not list(served.runs.folder.iterdir())
+
+
 def test_nothing_is_left_when_it_stops(clip: Path) -> None:
     with Served(Slow(), Limits()) as running:
         _, told = running.told("POST", "/jobs?anomaly=x&name=a.mp4", clip.read_bytes())
