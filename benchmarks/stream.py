@@ -1,13 +1,14 @@
 """Speed and memory of reading a corpus beside other loaders and bare reading: the same samples, shuffled, one run.
 
 The corpus is the COCO sample (AESAMPLER_REAL_DATA) repeated under new ids and built by us; it is read shuffled, from a
-warm cache. webdataset, Hugging Face datasets, Ray Data and Megatron-Energon read our tars; litdata and MosaicML
-Streaming read files of their own, written of the same members and not counted. The last three live in .venv-peers
-(`make peers`) and are left out without it. Each is read as its manual has it, shuffled, without workers and with two
-where that is a setting. Every contestant is a process of its own, and they take turns; medians count. Raw: the files
-of each sample, undecoded; `pread` only reads each sample's block by its offset. Decoded: RGB, mask and JSON as arrays
-and objects; ours gives the ignored pixels, too. Only ratios carry over to other machines; on one that has other work
-the ratios by time of processor are the truer ones, and those of threads say little; of Ray they miss its workers.
+warm cache unless that is said. webdataset, Hugging Face datasets, Ray Data and Megatron-Energon read our tars; litdata
+and MosaicML Streaming read files of their own, written of the same members and not counted. The last three live in
+.venv-peers (`make peers`) and are left out without it. Each is read as its manual has it, shuffled, without workers and
+with two where that is a setting. Every contestant is a process of its own, and they take turns; medians count. Raw: the
+files of each sample, undecoded; `pread` only reads each sample's block by its offset, and neither checks a header nor
+takes the block apart. Decoded: RGB, mask and JSON as arrays and objects; ours gives the ignored pixels, too. Only
+ratios carry over to other machines; on one that has other work the ratios by time of processor are the truer ones, and
+those of threads say little; of Ray they miss its workers.
 
     python benchmarks/stream.py                # about 10 minutes
     python benchmarks/stream.py --only litdata --only ours --images 100 --repeats 1
@@ -47,6 +48,8 @@ TARGETS = {
 }
 EPOCHS = 5
 """Of the raw contestants that take no time."""
+COLD = ", from the disk"
+"""Of a contestant that finds nothing in the cache."""
 _states: list[float] = []
 """Seconds of each state that was taken: a share too small to be seen in the difference of two races."""
 
@@ -84,13 +87,15 @@ def bare_pillow(root: Path) -> Iterator[object]:
         yield picture, mask, json.loads(members["json"])
 
 
-def ours(root: Path, *, raw: bool = False, threads: int = 0, states: bool = False, **options: Any) -> Iterator[object]:
+def ours(
+    root: Path, *, raw: bool = False, threads: int = 0, states: bool = False, epochs: int = 0, **options: Any
+) -> Iterator[object]:
     import aesampler
 
     stream = aesampler.Corpus.open(root).stream("train", threads=threads, **options)
     next(stream.keys())  # the first manifest, and what is imported to read it
     yield None
-    for _ in range(EPOCHS if raw else 1):
+    for _ in range(epochs or (EPOCHS if raw else 1)):
         for sample in stream.members() if raw else stream:
             if states:
                 begin = time.perf_counter()
@@ -155,6 +160,8 @@ PEERS_PYTHON = Path(__file__).resolve().parents[1] / ".venv-peers/bin/python"
 CONTESTANTS: dict[str, Callable[[Path], Iterator[object]]] = {
     "raw: pread": lambda root: pread(root, EPOCHS),
     "raw: ours": lambda root: ours(root, raw=True),
+    f"raw: pread{COLD}": pread,
+    f"raw: ours{COLD}": lambda root: ours(root, raw=True, epochs=1),
     "raw: ours, a state at every step": lambda root: ours(root, raw=True, states=True),
     "raw: webdataset": lambda root: webdataset(root, raw=True),
     "raw: datasets": lambda root: datasets(root, raw=True),
@@ -185,6 +192,14 @@ def run(name: str, root: Path) -> dict[str, float]:
     """One contestant in this process: samples, seconds from its first step on, peak memory."""
     source = CONTESTANTS[name](root)
     next(source)
+    # What was read before by others, who may have taken much memory, is in the cache for all or for none.
+    for path in sorted(each for each in (root.parent / (peer(name) or root.name)).rglob("*") if each.is_file()):
+        if COLD in name:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        else:
+            path.read_bytes()
     begin, began = time.perf_counter(), _cpu()
     count = sum(1 for _ in source)
     seconds, cpu = time.perf_counter() - begin, _cpu() - began
@@ -249,6 +264,7 @@ def compare(room: Path, data: Path, images: int, repeats: int, only: list[str]) 
     peak = {name: statistics.median(each["peak_mb"] for each in found) for name, found in runs.items()}
     ratios = {
         "raw: ours / pread": ratio(rate, "raw: ours", ["raw: pread"]),
+        f"raw: ours / pread{COLD}": ratio(rate, f"raw: ours{COLD}", [f"raw: pread{COLD}"]),
         "raw: ours / best peer": ratio(rate, "raw: ours", others(rate, "raw")),
         "by processor: raw: ours / pread": ratio(cpu, "raw: pread", ["raw: ours"]),
         "by processor: decoded: ours, no thread / bare Pillow": ratio(

@@ -166,26 +166,33 @@ class Reader:
     def _shard(self, part: int, number: int) -> _Rows:
         """The rows of a shard, read by the first thread that asks; the others wait for it."""
         while True:
-            mine: Future[_Rows] = Future()
-            try:
-                with self._lock:
-                    held = self._rows.setdefault((part, number), mine)
+            with self._lock:
+                held = self._rows.get((part, number))
+                if held is not None:
                     self._rows.move_to_end((part, number))
-                    while len(self._rows) > self._recent:
-                        self._rows.popitem(last=False)
-                if held is mine:
-                    mine.set_result(self._read(part, number))
-            except BaseException as error:  # an interrupt too: nobody may wait for what nobody reads
-                with self._lock:
-                    if self._rows.get((part, number)) is mine:
-                        del self._rows[part, number]
-                if not mine.done():
-                    mine.set_exception(error)
-                raise
             try:
-                return held.result()
+                return self._begun(part, number) if held is None else held.result()
             except CalledOff:  # who read it gave up, which is nothing to us
                 raise_if_called_off()
+
+    def _begun(self, part: int, number: int) -> _Rows:
+        """The rows of a shard that nobody had begun to read; the first who comes here does."""
+        mine: Future[_Rows] = Future()
+        try:
+            with self._lock:
+                held = self._rows.setdefault((part, number), mine)
+                while len(self._rows) > self._recent:
+                    self._rows.popitem(last=False)
+            if held is mine:
+                mine.set_result(self._read(part, number))
+        except BaseException as error:  # an interrupt too: nobody may wait for what nobody reads
+            with self._lock:
+                if self._rows.get((part, number)) is mine:
+                    del self._rows[part, number]
+            if not mine.done():
+                mine.set_exception(error)
+            raise
+        return held.result()
 
     def _read(self, part: int, number: int) -> _Rows:
         here, entry = self._parts[part], self._parts[part].manifests[number]
