@@ -250,12 +250,10 @@ class Shelf:
             self._coming.difference_update((entry.sha256, row) for row in rows)
             self._landed.notify_all()
 
-    def wait(self, entry: ShardEntry, row: int) -> bool:
-        """Wait while a sample is under way; whether it was."""
+    def wait(self, entry: ShardEntry, row: int) -> None:
+        """Wait while a sample is under way."""
         with self._landed:
-            waited = (entry.sha256, row) in self._coming
             self._landed.wait_for(lambda: (entry.sha256, row) not in self._coming)
-        return waited
 
     # Room
 
@@ -293,9 +291,10 @@ class Shelf:
         What is being fetched stays: where it leaves no room, it is waited for. Raises StorageError where that would
         not help.
         """
-        if needed > self.max_bytes:
+        least = needed + _PAGE
+        if least > self.max_bytes:
             raise StorageError(
-                "the cache cannot hold even this", where="cache.max_bytes", got=self.max_bytes, allowed=f"{needed} up"
+                "the cache cannot hold even this", where="cache.max_bytes", got=self.max_bytes, allowed=f"{least} up"
             )
         while True:
             with self._locked() as lock:
@@ -321,7 +320,7 @@ class Shelf:
         next look would come soon; the bytes that are left. The lock is held.
         """
         held: list[tuple[bool, int, Path, int]] = []
-        total = 0
+        total = _PAGE  # of the lock's own file
         for path in self._folder.iterdir():
             if path.suffix not in (".whole", ".rows", ".part") or _swept(path):
                 continue

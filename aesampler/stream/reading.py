@@ -115,9 +115,11 @@ class Reader:
                 if shelf.whole:
                     shelf.keep(folder, entry)
                 data = shelf.block(entry, wanted)
-                if data is None and not shelf.whole and shelf.wait(entry, wanted.row):
-                    data = shelf.block(entry, wanted)
                 if data is None and not shelf.whole:
+                    shelf.wait(entry, wanted.row)
+                    data = shelf.block(entry, wanted)  # it may have come before it could be waited for
+                if data is None and not shelf.whole:
+                    raise_if_called_off()
                     shelf.bring(folder, entry, [wanted])
                     data = shelf.block(entry, wanted)
                 if data is not None:
