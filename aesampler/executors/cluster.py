@@ -36,6 +36,7 @@ from aesampler.manifest import ShardReport
 from aesampler.plan import ShardTask
 from aesampler.worker import Job, build_shard, paths
 
+# After session.py, which prepares this import.
 # isort: split
 import ray
 from ray.exceptions import (

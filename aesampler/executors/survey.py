@@ -12,6 +12,7 @@ from aesampler.errors import AesamplerError, StorageError, WorkerError
 from aesampler.executors import node, session
 from aesampler.executors.node import Fault, View
 
+# After session.py, which prepares this import.
 # isort: split
 import ray
 from ray.exceptions import RayError, RayTaskError

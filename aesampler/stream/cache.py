@@ -5,7 +5,7 @@
     <sha256>.whole   a whole tar, or a manifest, whose sha256 is that of corpus.json
     <sha256>.part    one that is being fetched, locked by who fetches it: the others wait for it instead of fetching
     .lock            held while room is made, samples are put down and files get their names, some milliseconds; in it,
-                     the most bytes that all of these may take: the files are looked at where that leaves no room.
+                     the most bytes that all of these may take: the files are looked at where that leaves no room
 
 Files are named by the content that corpus.json promises, so mirrors share them and a corpus that was built anew never
 meets an old shard. Ranges are the default: of N nodes each needs the N-th part of every shard, and whole shards would

@@ -2,10 +2,10 @@
 
 An iterator can be given up in the middle: by `break`, by an error, by the end of the process, or by the collector,
 which closes what nothing refers to in whatever thread it happens to run. So stopping has two parts. `call_off` waits
-for nothing: what has not begun is dropped, and what is under way ends at its next look at `called_off()`. `join` waits
-for the threads, but only in the thread that made the pool, and not without end: the collector may have come while this
-thread held what they wait for. A process that ends calls off what it left, or it would first make all of it; one that
-was forked leaves alone what it has only inherited.
+for nothing: what has not begun is dropped, and what is under way ends where it next asks whether it is wanted. `join`
+waits for the threads, but only in the thread that made the pool, and not without end: the collector may have come while
+this thread held what they wait for. A process that ends calls off what it left, or it would first make all of it; one
+that was forked leaves alone what it has only inherited.
 """
 
 from __future__ import annotations
@@ -50,15 +50,10 @@ class Pool(ThreadPoolExecutor):
                 thread.join(max(0.0, end - time.monotonic()))
 
 
-def called_off() -> bool:
-    """Whether this is a thread of a pool that was called off."""
-    ended: threading.Event | None = getattr(_here, "ended", None)
-    return ended is not None and ended.is_set()
-
-
 def raise_if_called_off() -> None:
-    """Raise CalledOff where `called_off`."""
-    if called_off():
+    """Raise CalledOff where this is a thread of a pool that was called off."""
+    ended: threading.Event | None = getattr(_here, "ended", None)
+    if ended is not None and ended.is_set():
         raise CalledOff
 
 

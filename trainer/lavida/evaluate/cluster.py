@@ -27,6 +27,7 @@ from lavida.evaluate.settings import MODELS, Settings
 from lavida.evaluate.store import Encoded, encode
 from lavida.session import begin
 
+# After session.py, which prepares this import.
 # isort: split
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
