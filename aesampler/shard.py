@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import BinaryIO
 
 from aesampler.errors import CorpusError
@@ -33,7 +36,9 @@ _ZEROS = bytes(_RECORD)
 _MIDDLE = b"\x00".join((b"0000644", b"0000000", b"0000000", b""))
 _TIME = b"\x00".join((b"", b"00000000000", b""))
 _REST = b" 0" + bytes(100) + b"ustar\x0000" + bytes(247)
-_CONSTANT_SUM = sum(_MIDDLE) + sum(_TIME) + sum(_REST) + 7 * ord(" ")  # the checksum counts itself as spaces
+_CONSTANT_SUM = sum(_TIME) + sum(_REST) + 7 * ord(" ")  # the checksum counts itself as spaces
+_FRONT, _SIZE, _CHECKSUM = 135, 11, 7  # all before the time; its end; the checksum without the first byte of _REST
+_FIELDS = struct.Struct(f"{_FRONT}s{len(_TIME)}s{_CHECKSUM}s{len(_REST)}s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,21 +117,26 @@ def read_block(data: bytes) -> tuple[str, dict[str, bytes]]:
     members: dict[str, bytes] = {}
     key, place = "", 0
     while place < len(data):
-        name, size = _parse(data[place : place + _BLOCK], place)
+        owner, extension, size = _parse(data, place)
         begin = place + _BLOCK
         place = begin + size + -size % _BLOCK
         if place > len(data):
-            raise CorpusError(
-                "a sample's block ends too early", where=name, got=f"{len(data)} bytes", allowed=f"{place}"
-            )
-        owner, _, extension = name.partition(".")
+            where = f"{owner}.{extension}"
+            raise CorpusError("a sample's block ends too early", where=where, got=f"{len(data)} bytes", allowed=place)
         if members and owner != key:
             raise CorpusError("a sample's block holds another sample", where=key, got=owner)
-        _put(members, extension, data[begin : begin + size], name)
+        if extension in members:
+            raise _twice(owner, extension)
+        members[extension] = data[begin : begin + size]
         key = owner
     if not members:
         raise CorpusError("a sample's block is empty")
     return key, members
+
+
+def block_key(data: bytes) -> str:
+    """The key of a block, as its first header says. Raises CorpusError where it begins with none."""
+    return _parse(data, 0)[0]
 
 
 def iter_blocks(source: BinaryIO) -> Iterator[tuple[Block, dict[str, bytes]]]:
@@ -142,18 +152,21 @@ def iter_blocks(source: BinaryIO) -> Iterator[tuple[Block, dict[str, bytes]]]:
         header = _take(source, _BLOCK, place)
         if header == _ZEROS[:_BLOCK]:
             break
-        name, size = _parse(header, place)
-        owner, _, extension = name.partition(".")
+        owner, extension, size = _parse(header, 0, place)
         if owner != key:
             if members:
                 yield Block(key=key, offset=start, size=place - start), members
             if owner in seen:
-                raise CorpusError("the members of a sample are not adjacent", where=f"byte {place}", got=name)
+                raise CorpusError(
+                    "the members of a sample are not adjacent", where=f"byte {place}", got=f"{owner}.{extension}"
+                )
             seen.add(owner)
             key, start, members = owner, place, {}
         padded = size + -size % _BLOCK
         data = _take(source, padded, place + _BLOCK)
-        _put(members, extension, data[:size], name)
+        if extension in members:
+            raise _twice(owner, extension)
+        members[extension] = data[:size]
         place += _BLOCK + padded
     if members:
         yield Block(key=key, offset=start, size=place - start), members
@@ -174,10 +187,8 @@ def _take(source: BinaryIO, size: int, place: int) -> bytes:
     return data
 
 
-def _put(members: dict[str, bytes], extension: str, data: bytes, name: str) -> None:
-    if extension in members:
-        raise CorpusError("a member occurs twice", where=name)
-    members[extension] = data
+def _twice(key: str, extension: str) -> CorpusError:
+    return CorpusError("a member occurs twice", where=f"{key}.{extension}")
 
 
 def _header(name: str, size: int) -> bytes:
@@ -189,18 +200,43 @@ def _header(name: str, size: int) -> bytes:
             got=f"a name of {len(raw)} bytes, {size} bytes of data",
             allowed=f"{_LONGEST_NAME}, {_LARGEST}",
         )
-    digits = b"%011o" % size
-    checksum = _CONSTANT_SUM + sum(raw) + sum(digits)
-    return b"".join((raw.ljust(100, b"\0"), _MIDDLE, digits, _TIME, b"%06o\0" % checksum, _REST))
+    front = b"".join((raw.ljust(_LONGEST_NAME, b"\0"), _MIDDLE, b"%011o" % size))
+    return b"".join((front, _TIME, _checksum(_sum(front)), _REST))
 
 
-def _parse(header: bytes, place: int) -> tuple[str, int]:
-    """The name and size that a header says, where it is one of the writer's."""
+def _parse(data: bytes, at: int, begin: int = 0) -> tuple[str, str, int]:
+    """Key, extension and size that the header at a place of data says, where it is one of the writer's. begin: where in
+    the tar data begins.
+    """
     try:
-        name, size = header[:100].rstrip(b"\0").decode("ascii"), int(header[124:135], 8)
-        sound = "." in name and header == _header(name, size)
-    except (ValueError, CorpusError):
+        front, time, checksum, rest = _FIELDS.unpack_from(data, at)
+        first, _, after = front[:-_SIZE].partition(b".")
+        digits = front[-_SIZE:]
+        key, extension, size = first.decode("ascii"), _extension(after), int(digits, 8)
+        sound = time == _TIME and rest == _REST and digits.isdigit() and checksum == _checksum(_sum(front))
+    except (struct.error, ValueError):
         sound = False
     if not sound:
-        raise CorpusError("a header is broken, or not of a shard", where=f"byte {place}", got=repr(header[:40]))
-    return name, size
+        got = repr(data[at : at + 40])
+        raise CorpusError("a header is broken, or not of a shard", where=f"byte {begin + at}", got=got)
+    return key, extension, size
+
+
+@lru_cache(maxsize=4096)
+def _extension(after: bytes) -> str:
+    """The extension in a header, from what follows the first dot up to the size. Raises ValueError where it is none."""
+    extension = after.removesuffix(_MIDDLE).rstrip(b"\0").decode("ascii")
+    if not after.endswith(_MIDDLE) or not _EXTENSION.fullmatch(extension):
+        raise ValueError(f"no extension: {after!r}")
+    return extension
+
+
+@lru_cache(maxsize=4096)
+def _checksum(front: int) -> bytes:
+    """What a header says of its sum, given that of all before the time."""
+    return b"%06o\0" % (_CONSTANT_SUM + front)
+
+
+def _sum(data: bytes) -> int:
+    """The sum of some bytes, less than 65,521: the lower half of Adler-32, less one, at a third of what `sum` takes."""
+    return (zlib.adler32(data) & 0xFFFF) - 1

@@ -65,6 +65,7 @@ def execute(title: str) -> dict[str, Any]:
         "PyTorch with plain tarfile",
         "Tools that read COCO JSON",
         pytest.param("Ray Data", marks=pytest.mark.long),
+        pytest.param("A stream as a tar", marks=leaves_files_open),
         "A stream in datasets",
         pytest.param("A stream in Ray Data", marks=pytest.mark.long),
         pytest.param("A stream in Ray Train", marks=pytest.mark.long),

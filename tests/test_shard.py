@@ -184,6 +184,18 @@ def test_any_changed_byte_of_a_header_is_refused(place: int, change: int) -> Non
         read_block(bytes(data[second.offset : second.offset + second.size]))
 
 
+@given(st.integers(0, 511), st.integers(0, 511), st.integers(1, 255))
+def test_two_changes_that_the_checksum_misses_are_refused(one: int, other: int, change: int) -> None:
+    """But in the key and the size, where what comes out is the header of another member."""
+    data, (_, second), _ = written(TWO)
+    header = bytearray(data[second.offset : second.offset + 512])
+    header[one], header[other] = (header[one] + change) % 256, (header[other] - change) % 256
+    named, sized = range(len(second.key)), range(124, 135)
+    if bytes(header) != data[second.offset : second.offset + 512] and not {one, other} <= {*named, *sized}:
+        with pytest.raises(CorpusError):
+            read_block(bytes(header) + data[second.offset + 512 : second.offset + second.size])
+
+
 def test_the_end_is_the_end() -> None:
     data = written(TWO)[0]
     for tail in (bytes(512), b"x", data):

@@ -9,6 +9,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import tarfile
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aesampler import Corpus, Folder, image
+from aesampler import Corpus, Folder, image, shard
 from aesampler.errors import BadRecord, CorpusError
 from aesampler.sample import Sample
 from aesampler.stream import Stream, decoding, mix
@@ -85,6 +86,20 @@ def test_files_undecoded(corpus: Corpus) -> None:
     assert [key for key, _ in found] == list(corpus.stream("train").keys())[:11]
     assert all(members == corpus.members(corpus.row(key)) for key, members in found)
     assert stream.consumed == 11
+    assert keys(stream) == list(corpus.stream("train").keys())[11:]
+
+
+def test_blocks_are_the_samples_as_they_lie_in_the_tars(corpus: Corpus) -> None:
+    """One after another they are a tar, which a strict reader takes."""
+    stream = corpus.stream("train")
+    found = list(itertools.islice(stream.blocks(), 11))
+    assert stream.consumed == 11
+    assert [key for key, _ in found] == list(corpus.stream("train").keys())[:11]
+    whole = b"".join([data for _, data in found] + [bytes(1024)])
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        assert list(dict.fromkeys(entry.name.partition(".")[0] for entry in tar)) == [key for key, _ in found]
+    for key, data in found:
+        assert shard.read_block(data) == (key, corpus.members(corpus.row(key)))
     assert keys(stream) == list(corpus.stream("train").keys())[11:]
 
 

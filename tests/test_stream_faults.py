@@ -70,6 +70,26 @@ def test_a_spoilt_tar(folder: Folder, spoil: Callable[[bytes], bytes], what: str
         keys(folder, verify=True)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "what"),
+    [
+        (lambda data: data[:2000], "the shard ends too early"),
+        (lambda data: bytes(512) + data[512:], "a header is broken, or not of a shard"),
+        (lambda data: data[8192:] + data[:8192], "cannot be used: (a header is broken|the tar holds another sample)"),
+    ],
+)
+def test_blocks_of_a_spoilt_tar(folder: Folder, spoil: Callable[[bytes], bytes], what: str) -> None:
+    whole = [key for key, _ in Corpus.open(folder).stream("train").blocks()]
+    (folder.path / TAR).write_bytes(spoil((folder.path / TAR).read_bytes()))
+    with pytest.raises(CorpusError, match=what):
+        list(Corpus.open(folder).stream("train").blocks())
+    stream = Corpus.open(folder).stream("train", tolerance=0.9)
+    found = [key for key, _ in stream.blocks()]
+    assert stream.bad
+    assert len(found) == len(whole)
+    assert len(set(found)) < len(whole)
+
+
 def test_whole_shards_are_verified_where_that_is_asked_for(folder: Folder) -> None:
     assert keys(folder, verify=True) == keys(folder)
     data = bytearray((folder.path / TAR).read_bytes())

@@ -1,9 +1,9 @@
 """The bytes of samples: the rows of the shards in use, and each sample's block by its offset.
 
-Held of a shard in use are its keys (Arrow), offsets and sizes, some 60 bytes a sample, and on a local disk the open
-file; of the others, three numbers. What an object store holds goes by a local cache where one is given (`cache.py`).
-A read is checked as far as it can be: its length, every tar header byte for byte, the key against the manifest; with
-`verify` the sha256 of a whole shard too, the first time that a process uses it.
+Held of a shard in use are its keys, offsets and sizes, some 100 bytes a sample, and on a local disk the open file; of
+the others, three numbers. What an object store holds goes by a local cache where one is given (`cache.py`). A read is
+checked as far as it can be: its length, every tar header byte for byte (of a block that is not taken apart, the first),
+the key against the manifest; with `verify` the sha256 of a whole shard too, the first time that a process uses it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ import io
 import os
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Lock
+from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from aesampler import manifest, shard
@@ -36,6 +34,8 @@ TRIES = 3
 _CHUNK = 8 << 20
 _HANDLES = 256  # files held open: a process may have 1,024 of all kinds
 
+Taken = TypeVar("Taken")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
@@ -50,11 +50,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class _Rows:
-    """The samples of one shard: key, offset and size of each; the tar's descriptor, closed with this, or None."""
+    """The samples of one shard: key, offset and size (int64) of each; the tar's descriptor, closed with this, or None.
 
-    keys: pa.Array
-    offsets: npt.NDArray[np.int64]
-    sizes: npt.NDArray[np.int64]
+    Views of memory, because of an array in numpy each number costs several times as much.
+    """
+
+    keys: list[str]
+    offsets: memoryview
+    sizes: memoryview
     handle: int | None
 
 
@@ -68,42 +71,50 @@ class Reader:
         self.shelf = None
         if cache is not None and remote:
             self.shelf = Shelf(cache, whole=verify or cache.fetch == "shards")
-        self._rows: OrderedDict[tuple[int, int], Future[_Rows]] = OrderedDict()
+        self._rows: OrderedDict[tuple[int, int], Future[_Rows] | _Rows] = OrderedDict()
         self._lock = Lock()
 
     def members(self, part: int, number: int, row: int) -> tuple[str, dict[str, bytes]]:
         """The key and the files (by extension) of a sample. Raises CorpusError where the shard does not hold it."""
-        rows = self._shard(part, number)
-        wanted, key = Wanted(row, int(rows.offsets[row]), int(rows.sizes[row])), rows.keys[row].as_py()
-        here, entry = self._parts[part], self._parts[part].shards[number]
+        return self._taken(shard.read_block, part, number, row)
+
+    def block(self, part: int, number: int, row: int) -> tuple[str, bytes]:
+        """The key and the bytes in the tar of a sample. Raises CorpusError where the shard does not hold it."""
+        return self._taken(_whole, part, number, row)
+
+    def _taken(self, take: Callable[[bytes], tuple[str, Taken]], part: int, number: int, row: int) -> tuple[str, Taken]:
+        """What `take` makes of a sample's block, with the key that it finds."""
+        rows, here = self._shard(part, number), self._parts[part]
+        key, offset, size = rows.keys[row], rows.offsets[row], rows.sizes[row]
         shelf = None if here.folder.is_local else self.shelf
         if shelf is not None:
-            data = self._kept(shelf, here.folder, entry, wanted)
+            entry = here.shards[number]
+            data = self._kept(shelf, here.folder, entry, Wanted(row, offset, size))
             try:
-                return key, _checked(data, key, wanted.size)
+                return _checked(take, data, key, size)
             except CorpusError:  # a disk that forgets: what the store has is asked for again
                 shelf.forget(entry)
-        data = self._block(rows, here.folder, entry.path, wanted)
         try:
-            return key, _checked(data, key, wanted.size)
+            return _checked(take, self._block(rows, here, number, offset, size), key, size)
         except CorpusError as error:
             raise self.located(error, part, number, row) from error
 
     @staticmethod
-    def _block(rows: _Rows, folder: Folder, path: str, wanted: Wanted) -> bytes:
+    def _block(rows: _Rows, here: Part, number: int, offset: int, size: int) -> bytes:
         """The bytes of a sample; fewer only where the file ends before."""
         if rows.handle is not None:
             try:
-                return os.pread(rows.handle, wanted.size, wanted.offset)
+                return os.pread(rows.handle, size, offset)
             except OSError as error:
-                raise StorageError(f"cannot be read: {error.strerror}", where=f"{folder}/{path}") from error
-        data = b""
-        for _ in range(1 if folder.is_local else TRIES):
+                where = f"{here.folder}/{here.shards[number].path}"
+                raise StorageError(f"cannot be read: {error.strerror}", where=where) from error
+        data, path = b"", here.shards[number].path
+        for _ in range(1 if here.folder.is_local else TRIES):
             try:
-                data = folder.read_range(path, wanted.offset, wanted.size)
+                data = here.folder.read_range(path, offset, size)
             except FileNotFoundError as error:
-                raise _gone(folder, path) from error
-            if len(data) == wanted.size:
+                raise _gone(here.folder, path) from error
+            if len(data) == size:
                 break
         return data
 
@@ -140,7 +151,7 @@ class Reader:
             shelf.keep(here.folder, entry)
             return
         absent = [row for row in rows if not shelf.has(entry, row)]
-        for run in runs([Wanted(row, int(held.offsets[row]), int(held.sizes[row])) for row in absent]):
+        for run in runs([Wanted(row, held.offsets[row], held.sizes[row]) for row in absent]):
             raise_if_called_off()
             shelf.bring(here.folder, entry, run)
 
@@ -150,7 +161,7 @@ class Reader:
 
     def key(self, part: int, number: int, row: int) -> str:
         """The key of a sample."""
-        return str(self._shard(part, number).keys[row].as_py())
+        return self._shard(part, number).keys[row]
 
     def located(self, error: Exception, part: int, number: int, row: int) -> CorpusError:
         """An error of one sample, with the sample's name and place."""
@@ -158,7 +169,7 @@ class Reader:
         where = f"{self._parts[part].folder}/{self._parts[part].shards[number].path} at {rows.offsets[row]}"
         what, got, allowed = getattr(error, "what", str(error)), getattr(error, "got", None), None
         return CorpusError(
-            f"sample {rows.keys[row].as_py()} cannot be used: {what}",
+            f"sample {rows.keys[row]} cannot be used: {what}",
             where=where,
             got=got,
             allowed=getattr(error, "allowed", allowed),
@@ -172,6 +183,8 @@ class Reader:
                 held = self._rows.get((part, number))
                 if held is not None:
                     self._rows.move_to_end((part, number))
+            if isinstance(held, _Rows):
+                return held
             try:
                 return self._begun(part, number) if held is None else held.result()
             except CalledOff:  # who read it gave up, which is nothing to us
@@ -187,6 +200,9 @@ class Reader:
                     self._rows.popitem(last=False)
             if held is mine:
                 mine.set_result(self._read(part, number))
+                with self._lock:
+                    if self._rows.get((part, number)) is mine:
+                        self._rows[part, number] = mine.result()
         except BaseException as error:  # an interrupt too: nobody may wait for what nobody reads
             with self._lock:
                 if self._rows.get((part, number)) is mine:
@@ -194,7 +210,7 @@ class Reader:
             if not mine.done():
                 mine.set_exception(error)
             raise
-        return held.result()
+        return held if isinstance(held, _Rows) else held.result()
 
     def _read(self, part: int, number: int) -> _Rows:
         here, entry = self._parts[part], self._parts[part].manifests[number]
@@ -224,7 +240,7 @@ class Reader:
                 raise _gone(here.folder, here.shards[number].path) from error
             except OSError as error:
                 raise StorageError.of(error) from error
-        rows = _Rows(key, offset.to_numpy(), size.to_numpy(), handle)
+        rows = _Rows(key.to_pylist(), memoryview(offset.to_numpy()), memoryview(size.to_numpy()), handle)
         if handle is not None:
             weakref.finalize(rows, os.close, handle)
         return rows
@@ -248,14 +264,18 @@ class Reader:
             )
 
 
-def _checked(data: bytes, key: str, size: int) -> dict[str, bytes]:
-    """The files of a block. Raises CorpusError where it is not that of the sample."""
+def _checked(take: Callable[[bytes], tuple[str, Taken]], data: bytes, key: str, size: int) -> tuple[str, Taken]:
+    """What `take` makes of a block. Raises CorpusError where it is not that of the sample."""
     if len(data) < size:
         raise CorpusError("the shard ends too early", got=f"{len(data)} bytes", allowed=size)
-    found, members = shard.read_block(data)
+    found, thing = take(data)
     if found != key:
         raise CorpusError("the tar holds another sample here", got=found, allowed=key)
-    return members
+    return key, thing
+
+
+def _whole(data: bytes) -> tuple[str, bytes]:
+    return shard.block_key(data), data
 
 
 def _gone(folder: Folder, path: str) -> CorpusError:

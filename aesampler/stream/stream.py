@@ -191,6 +191,12 @@ class Stream:
         """The rest of the epoch undecoded: the key and the files (by extension) of each sample."""
         return self._handed_out(self._members, self._threads(0))
 
+    def blocks(self) -> Iterator[tuple[str, bytes]]:
+        """The rest of the epoch as it lies in the tars: the key and the bytes of each sample, of whose headers only the
+        first is checked. One after another, and 1,024 zeros at the end, they are a tar.
+        """
+        return self._handed_out(self._block, self._threads(0))
+
     def keys(self) -> Iterator[str]:
         """The keys of the rest of the epoch for this rank, in order; nothing is handed out."""
         for pick in self._picks():
@@ -198,11 +204,12 @@ class Stream:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands, JSON-able: the epoch, what was handed out of it, and of what stream this is."""
+        at = self._at
         return {
             "version": STATE_VERSION,
             "epoch": self._epoch,
-            "consumed": list(self._at.consumed),
-            "turn": [self._at.turn, self._at.left],
+            "consumed": [*at.consumed],
+            "turn": [at.turn, at.left],
             "stream": self._identity,
         }
 
@@ -416,6 +423,9 @@ class Stream:
 
     def _members(self, group: int, place: Place) -> Members:
         return self._reader.members(self._numbers[group][place.walk], place.shard, place.row)
+
+    def _block(self, group: int, place: Place) -> tuple[str, bytes]:
+        return self._reader.block(self._numbers[group][place.walk], place.shard, place.row)
 
     def _handed_out(self, make: Callable[[int, Place], Thing], threads: int) -> Iterator[Thing]:
         """The rest of the epoch; the state moves with each thing that is handed out."""
