@@ -482,3 +482,18 @@ def test_one_iterator_at_a_time_moves_the_state(corpus: Corpus) -> None:
     with pytest.raises(CorpusError, match="of before"):
         next(batches)
     assert stream.state_dict() == state
+
+
+def test_steps_that_others_have_read_are_gone_past(corpus: Corpus) -> None:
+    whole = keys(corpus.stream("train"))
+    stream = corpus.stream("train")
+    before = iter(stream)
+    next(before)
+    stream.advance(4)
+    with pytest.raises(CorpusError, match="of before"):
+        next(before)
+    assert stream.consumed == 5
+    assert keys(stream) == whole[5:]
+    for steps in (-1, len(whole) + 1):
+        with pytest.raises(ValueError, match=f"between 0 and {len(whole)}, got {steps}"):
+            stream.advance(steps)

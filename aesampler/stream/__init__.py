@@ -6,7 +6,9 @@
     pool.py       threads that stop when nobody wants what they make
     prefetch.py   what will be needed, fetched into the cache
     decoding.py   pixels, masks from run lengths, fresh exposures
-    stream.py     the Stream: settings, threads, state
+    settings.py   what a stream is asked for
+    origins.py    the sources that it is made of, with their weights
+    stream.py     the Stream: samples in order, threads, state
     loader.py     batches from worker processes of torch's DataLoader               the only importer of torch
     hugging_face.py, ray_data.py, ray_train.py                                      bridges to other loaders
 
@@ -26,6 +28,8 @@ marked `duplicate` and named in `bad`: leaving it out would leave the other rank
 from __future__ import annotations
 
 from aesampler.stream.cache import Cache
-from aesampler.stream.stream import Readable, Settings, Stream, mix
+from aesampler.stream.origins import Readable
+from aesampler.stream.settings import Settings
+from aesampler.stream.stream import Stream, mix
 
 __all__ = ["Cache", "Readable", "Settings", "Stream", "mix"]

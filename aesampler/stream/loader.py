@@ -64,8 +64,7 @@ class Loader:
                 stream.kept += kept
             else:
                 batch = found
-            stream.require(walk)
-            stream.advance(min(size, stream.left))
+            stream.count(walk, min(size, stream.left))
             yield batch
         stream.require(walk)
         stream.finish()

@@ -214,8 +214,9 @@ class Schedule:
 
     def ahead(self, at: Progress, steps: int) -> Progress:
         """The progress after some more steps. Raises ValueError where the epoch has fewer."""
-        if steps > self.steps(at):
-            raise ValueError("the epoch has no more steps")
+        left = self.steps(at)
+        if not 0 <= steps <= left:
+            raise ValueError(f"steps to go past in this epoch are between 0 and {left}, got {steps}")
         if len(self.sizes) == 1:
             return Progress((min(at.consumed[0] + steps * self.world_size, self.sizes[0]),)) if steps else at
         for _ in range(steps):

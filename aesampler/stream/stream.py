@@ -1,32 +1,30 @@
-"""The Stream: what it is asked for (`Settings`), the samples in order, the state."""
+"""The Stream: the samples in order, made ahead by threads, and the state."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from aesampler.errors import BadRecord, CorpusError, MissingExtra, ToleranceError
-from aesampler.exposure import ExposureSettings
-from aesampler.head import CorpusHead, SourceHead
 from aesampler.machine import cpus
 from aesampler.sample import Sample
-from aesampler.storage import Folder
+from aesampler.stream import origins
 from aesampler.stream.cache import Cache
-from aesampler.stream.decoding import Redraw, Resample, Resize, decode
-from aesampler.stream.order import Last, Mixture, Pick, Place, Progress, Schedule, Walk, picks, shares
+from aesampler.stream.decoding import Redraw, decode
+from aesampler.stream.order import Mixture, Pick, Place, Progress, Schedule, Walk, picks, shares
+from aesampler.stream.origins import Readable
 from aesampler.stream.pool import Pool
 from aesampler.stream.prefetch import Prefetch
-from aesampler.stream.reading import Part, Reader
-from aesampler.vocabulary import Vocabulary
+from aesampler.stream.reading import Reader
+from aesampler.stream.settings import Settings
 
 if TYPE_CHECKING:
     from aesampler.stream.hugging_face import HuggingFace
@@ -43,84 +41,6 @@ FETCHERS = 16
 
 Thing = TypeVar("Thing")
 Members = tuple[str, dict[str, bytes]]
-
-
-class Readable(Protocol):
-    """What a stream needs of a `Corpus`."""
-
-    folder: Folder
-    head: CorpusHead
-
-    def vocabulary(self, source: str) -> Vocabulary:
-        """The names of a source."""
-
-    def settings(self, split: str, source: str) -> ExposureSettings:
-        """The exposure settings that a source was drawn with."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What a stream is asked for.
-
-    seed, epoch: key the order. rank, world_size: whose share. weights: share of each source (`SOURCE`, or
-    `CORPUS/SOURCE` where several corpora have it; 0 leaves it out), or "recipe"; None: every sample once an epoch.
-    epoch_samples: length of an epoch over all ranks. last: what becomes of a last step too short for all ranks.
-    shuffle; window: shards that are shuffled together. resample: draw exposures afresh each epoch, by the recipe's
-    settings (True), by these with some changed (a mapping), or by others. group_by: "kind" gives all ranks clips, or
-    all images, in a step. resize: longest side, or (height, width), in pixels. threads: None: one a core, at most 8; 0:
-    none. tolerance: share of an epoch's samples that may be unreadable. verify: check the sha256 of each shard before
-    its first use. cache: where what comes from an object store is kept, a `Cache` or its folder.
-    """
-
-    seed: int = 0
-    epoch: int = 0
-    rank: int = 0
-    world_size: int = 1
-    weights: Mapping[str, float] | Literal["recipe"] | None = None
-    epoch_samples: int | None = None
-    last: Last = "drop"
-    shuffle: bool = True
-    window: int = 8
-    resample: Resample = False
-    group_by: Literal["kind"] | None = None
-    resize: Resize = None
-    threads: int | None = None
-    tolerance: float = 0.0
-    verify: bool = False
-    cache: Cache | str | os.PathLike[str] | None = None
-
-    def __post_init__(self) -> None:
-        if self.cache is not None and not isinstance(self.cache, Cache):
-            object.__setattr__(self, "cache", Cache(self.cache))
-        sides = self.resize if isinstance(self.resize, tuple) else (self.resize or 1,)
-        allowed = {
-            "world_size": (self.world_size >= 1, "1 or more"),
-            "rank": (0 <= self.rank < self.world_size, f"0 to {self.world_size - 1}"),
-            "epoch": (self.epoch >= 0, "0 or more"),
-            "epoch_samples": (self.epoch_samples is None or self.epoch_samples >= 1, "None, or 1 or more"),
-            "window": (self.window >= 1, "1 or more"),
-            "last": (self.last in ("drop", "pad"), "drop, pad"),
-            "group_by": (self.group_by in (None, "kind"), "None, kind"),
-            "resize": (min(sides) >= 1, "pixels, 1 or more"),
-            "threads": (self.threads is None or self.threads >= 0, "None, or 0 or more"),
-            "tolerance": (0.0 <= self.tolerance < 1.0, "0 to 1"),
-        }
-        for name, (sound, which) in allowed.items():
-            if not sound:
-                raise CorpusError("a stream cannot be so", where=name, got=repr(getattr(self, name)), allowed=which)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Origin:
-    """A source of the stream. label: CORPUS/SOURCE."""
-
-    corpus: Readable
-    source: str
-    head: SourceHead
-
-    @property
-    def label(self) -> str:
-        return f"{self.corpus.head.name}/{self.source}"
 
 
 class Stream:
@@ -141,8 +61,8 @@ class Stream:
         self._lock = Lock()
         self._walk = 0
         self._replaced_here: set[tuple[int, int]] = set()
-        self._origins = _origins(self.corpora, split)
-        self._weights = _weights(self._origins, split, self.settings.weights)
+        self._origins = origins.find(self.corpora, split)
+        self._weights = origins.weigh(self._origins, split, self.settings.weights)
         self._mixtures, self._numbers = self._mixed()
         sizes = [mixture.size for mixture in self._mixtures]
         self._schedule = Schedule(sizes, world_size=self.settings.world_size, last=self.settings.last)
@@ -150,7 +70,7 @@ class Stream:
         self._redraws = self._redrawn()
         window = self.settings.window if self.settings.shuffle else 1
         self._reader = Reader(
-            [_part(origin, split) for origin in self._origins],
+            [origin.part(split) for origin in self._origins],
             recent=2 * (window + 1) * len(self._origins),
             verify=self.settings.verify,
             cache=self.settings.cache if isinstance(self.settings.cache, Cache) else None,
@@ -323,9 +243,14 @@ class Stream:
                 do="use one iterator of a stream at a time; another stream is free to make",
             )
 
-    def advance(self, steps: int) -> None:
-        """Count steps as handed out, by whoever hands out what another stream has read."""
+    def count(self, walk: int, steps: int) -> None:
+        """Count steps as handed out, by who has that number. Raises as `require` does."""
+        self.require(walk)
         self._at = self._schedule.ahead(self._at, steps)
+
+    def advance(self, steps: int) -> None:
+        """Go past some steps of the rest of the epoch, which others have read. Raises ValueError where it has fewer."""
+        self.count(self.begin(), steps)
 
     def finish(self) -> None:
         """Go to the beginning of the next epoch."""
@@ -370,7 +295,7 @@ class Stream:
         """All that the order depends on."""
         asked = self.settings
         return {
-            "corpora": {corpus.head.name: _digest(corpus.head, self.split) for corpus in self.corpora},
+            "corpora": {corpus.head.name: origins.digest(corpus.head, self.split) for corpus in self.corpora},
             "split": self.split,
             "seed": asked.seed,
             "weights": self._weights,
@@ -530,91 +455,6 @@ def _ahead(
     while waiting:
         ready, future = waiting.popleft()
         yield ready, future.result
-
-
-def _origins(corpora: Sequence[Readable], split: str) -> list[_Origin]:
-    """The sources of the split that have a sample: all records of one may have failed."""
-    names = [corpus.head.name for corpus in corpora]
-    if not names or len(set(names)) < len(names):
-        raise CorpusError("corpora that are streamed together need different names", got=", ".join(names) or "none")
-    for corpus in corpora:
-        if split not in corpus.head.splits:
-            allowed = ", ".join(corpus.head.splits)
-            raise CorpusError("no such split", where=corpus.folder.url, got=split, allowed=allowed)
-    found = [
-        _Origin(corpus=corpus, source=source, head=head)
-        for corpus in corpora
-        for source, head in corpus.head.splits[split].items()
-        if head.samples
-    ]
-    if not found:
-        raise CorpusError("the split holds no sample", where=corpora[0].folder.url, got=split)
-    return found
-
-
-def _weights(
-    origins: Sequence[_Origin], split: str, given: Mapping[str, float] | Literal["recipe"] | None
-) -> list[float] | None:
-    """The weight of each source; None where every sample counts once."""
-    if given is None:
-        return None
-    counted = [origin.source for origin in origins]
-    names = [origin.source if counted.count(origin.source) == 1 else origin.label for origin in origins]
-    if isinstance(given, str):
-        if given != "recipe":
-            raise CorpusError("weights are a mapping, or 'recipe'", where="weights", got=repr(given))
-        weights = [_recipe_weight(origin, split) for origin in origins]
-    else:
-        known = [origin.label if origin.label in given else name for origin, name in zip(origins, names, strict=True)]
-        if set(known) != set(given):
-            what = "weights name every source, and no other; 0 leaves one out"
-            raise CorpusError(what, where="weights", got=", ".join(map(str, given)), allowed=", ".join(names))
-        weights = [float(given[name]) for name in known]
-    for name, origin, weight in zip(names, origins, weights, strict=True):
-        if not 0.0 <= weight < float("inf"):
-            raise CorpusError("a weight is not a share", where=f"weights.{name}", got=weight, allowed="0 or more")
-        if weight and not origin.head.samples:
-            raise CorpusError("the source has no sample", where=f"weights.{name}", got=weight, allowed=0)
-    if not any(weights):
-        raise CorpusError("every weight is 0", where="weights")
-    return weights
-
-
-def _recipe_weight(origin: _Origin, split: str) -> float:
-    for entry in origin.corpus.head.recipe["sources"]:
-        if entry["name"] == origin.source and (entry["split"] == split or split in entry["split"]):
-            if entry.get("weight") is None:
-                raise CorpusError(
-                    "the recipe gives this source no weight",
-                    where=f"{origin.corpus.folder}/corpus.json",
-                    got=origin.source,
-                    do="give weights as a mapping",
-                )
-            return float(entry["weight"])
-    raise CorpusError("the stored recipe has no such source", where=origin.corpus.folder.url, got=origin.source)
-
-
-def _part(origin: _Origin, split: str) -> Part:
-    """The manifests that have a shard, beside it: both are named SPLIT/SOURCE-NUMBER."""
-    stems = {entry.path.removeprefix("manifest/").rpartition(".")[0]: entry for entry in origin.head.manifests}
-    shards = tuple(origin.head.shards)
-    return Part(
-        folder=origin.corpus.folder,
-        split=split,
-        source=origin.source,
-        shards=shards,
-        manifests=tuple(stems[entry.path.rpartition(".")[0]] for entry in shards),
-    )
-
-
-def _digest(head: CorpusHead, split: str) -> str:
-    """What the samples of a split are, in 16 hex digits."""
-    digest = hashlib.sha256()
-    for source, part in head.splits[split].items():
-        digest.update(f"{source}\n".encode())
-        for entry in part.shards:
-            digest.update(f"{entry.path} {entry.samples} {entry.sha256}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 def _short(value: object) -> str:
