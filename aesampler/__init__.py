@@ -12,7 +12,7 @@ The path, and the file to open for each step:
       -> Sample            sample.py                                   the pixels: masks, ignored regions, frame labels
       -> shard, manifest   worker.py, shard.py, manifest.py            one tar, its Parquet: the same bytes everywhere
       -> corpus            build.py, executors/, head.py               all shards, in one process or on Ray; their sum
-      -> verdict, page     verify.py, report/, export/                 whether it is whole, what is in it, other forms
+      -> verdict, page     verify/, report/, export/                   whether it is whole, what is in it, other forms
       -> reader            corpus.py, show.py, pictures.py             samples back, by key or by place; looked at
       -> Stream            stream/ (order.py, stream.py)               samples in a keyed order, for each rank
 

@@ -51,10 +51,7 @@ class Corpus:
         self.folder = folder
         self.head = head
         self._manifests = [
-            (split, source, entry, held)
-            for split, sources in head.splits.items()
-            for source, part in sources.items()
-            for entry, held in _held(part)
+            (split, source, entry, held) for split, source, part in head.parts() for entry, held in _held(part)
         ]
         self._ends = list(itertools.accumulate(held for *_, held in self._manifests))
         self._recent: OrderedDict[str, tuple[SampleRow, ...]] = OrderedDict()

@@ -7,7 +7,7 @@ has one holds a whole corpus.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -281,6 +281,12 @@ class CorpusHead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """The sums as a JSON-able mapping, with what was skipped and what failed."""
         told: dict[str, Any] = msgspec.to_builtins(self.totals)
         return told | {"skipped_by_rule": self.skipped, "failed_by_reason": self.failures}
+
+    def parts(self) -> Iterator[tuple[str, str, SourceHead]]:
+        """(split, source, its head), in the order of the corpus."""
+        for split, sources in self.splits.items():
+            for source, part in sources.items():
+                yield split, source, part
 
     @property
     def sources(self) -> tuple[str, ...]:

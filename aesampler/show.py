@@ -116,21 +116,20 @@ def summary(corpus: Corpus) -> Summary:
 
 
 def _parts(head: CorpusHead) -> Iterator[Part]:
-    for split, sources in head.splits.items():
-        for source, part in sources.items():
-            yield Part(
-                source=source,
-                split=split,
-                kind=part.kind,
-                each=part.frames,
-                samples=part.samples,
-                anomalous=part.anomalous,
-                frames=part.valid_frames,
-                shards=len(part.shards),
-                failed=part.failed,
-                skipped=part.skipped,
-                bytes=part.bytes,
-            )
+    for split, source, part in head.parts():
+        yield Part(
+            source=source,
+            split=split,
+            kind=part.kind,
+            each=part.frames,
+            samples=part.samples,
+            anomalous=part.anomalous,
+            frames=part.valid_frames,
+            shards=len(part.shards),
+            failed=part.failed,
+            skipped=part.skipped,
+            bytes=part.bytes,
+        )
 
 
 def _share(count: int, whole: int) -> str:

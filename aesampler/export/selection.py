@@ -47,10 +47,9 @@ class Selection:
         self, corpus: Corpus, kind: Literal["image", "clip"] | None = None
     ) -> Iterator[tuple[str, str, SourceHead]]:
         """(split, source, its head), in the order of the corpus; `kind` of sample, None for both."""
-        for split, sources in corpus.head.splits.items():
-            for source, head in sources.items():
-                if self.split in (None, split) and self.source in (None, source) and kind in (None, head.kind):
-                    yield split, source, head
+        for split, source, head in corpus.head.parts():
+            if self.split in (None, split) and self.source in (None, source) and kind in (None, head.kind):
+                yield split, source, head
 
     def rows(self, corpus: Corpus, split: str, source: str) -> Iterator[SampleRow]:
         """The samples of one part."""

@@ -145,37 +145,35 @@ def _file(path: str, size: int, sha256: str, form: str, what: str) -> dict[str, 
 
 
 def _shards(head: CorpusHead) -> Iterator[dict[str, object]]:
-    for split, sources in head.splits.items():
-        for source, part in sources.items():
-            for entry in part.shards:
-                what = f"{entry.samples} samples of {source}, {split}"
-                yield _file(entry.path, entry.bytes, entry.sha256, TAR, what)
-            if not part.shards:
-                continue
-            mime = {"jpg": "image/jpeg", "png": "image/png"}[part.encoding]
-            for name, form, pattern in (
-                ("pictures", mime, f"*.{part.encoding}"),
-                ("masks", "image/png", "*.mask.png"),
-                ("labels", "application/json", "*.json"),
-            ):
-                yield {
-                    "@type": "cr:FileSet",
-                    "@id": f"{split}/{source}-{name}",
-                    "name": f"{split}/{source}-{name}",
-                    "description": f"the {name} of {source}, {split}",
-                    "containedIn": [{"@id": entry.path} for entry in part.shards],
-                    "encodingFormat": form,
-                    "includes": pattern,
-                    **({"excludes": "*.mask.png"} if pattern == "*.png" else {}),
-                }
+    for split, source, part in head.parts():
+        for entry in part.shards:
+            what = f"{entry.samples} samples of {source}, {split}"
+            yield _file(entry.path, entry.bytes, entry.sha256, TAR, what)
+        if not part.shards:
+            continue
+        mime = {"jpg": "image/jpeg", "png": "image/png"}[part.encoding]
+        for name, form, pattern in (
+            ("pictures", mime, f"*.{part.encoding}"),
+            ("masks", "image/png", "*.mask.png"),
+            ("labels", "application/json", "*.json"),
+        ):
+            yield {
+                "@type": "cr:FileSet",
+                "@id": f"{split}/{source}-{name}",
+                "name": f"{split}/{source}-{name}",
+                "description": f"the {name} of {source}, {split}",
+                "containedIn": [{"@id": entry.path} for entry in part.shards],
+                "encodingFormat": form,
+                "includes": pattern,
+                **({"excludes": "*.mask.png"} if pattern == "*.png" else {}),
+            }
 
 
 def _manifests(head: CorpusHead) -> Iterator[dict[str, object]]:
-    for split, sources in head.splits.items():
-        for source, part in sources.items():
-            for entry in part.manifests:
-                what = f"a row for each of the {entry.rows} planned samples of a shard of {source}, {split}"
-                yield _file(entry.path, entry.bytes, entry.sha256, PARQUET, what)
+    for split, source, part in head.parts():
+        for entry in part.manifests:
+            what = f"a row for each of the {entry.rows} planned samples of a shard of {source}, {split}"
+            yield _file(entry.path, entry.bytes, entry.sha256, PARQUET, what)
     yield {
         "@type": "cr:FileSet",
         "@id": "manifest",

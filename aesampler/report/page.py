@@ -107,8 +107,7 @@ def _parts(head: CorpusHead) -> list[dict[str, Any]]:
             "bytes": part.bytes,
             "lost": part.failed + part.skipped,
         }
-        for split, sources in head.splits.items()
-        for source, part in sources.items()
+        for split, source, part in head.parts()
     ]
 
 
