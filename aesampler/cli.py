@@ -161,7 +161,7 @@ def _executor(name: str, workers: int | None, address: str | None) -> Executor:
         return Inline()
     from aesampler.executors.cluster import Cluster  # ray is imported for those who ask for it only
 
-    return Cluster(workers=workers, address=address)
+    return Cluster(workers=workers, address=address, told=lambda line: click.echo(f"aesampler: {line}", err=True))
 
 
 def _warn(plan: Plan) -> None:

@@ -360,6 +360,38 @@ def test_a_node_lost_midway_changes_no_byte(world: Path, nodes: Nodes) -> None:
 
 @pytest.mark.long
 @pytest.mark.usefixtures("strange")
+def test_without_a_node_left_to_work_the_build_waits_and_says_so(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head has no CPU; the only other node is lost, and another joins."""
+    monkeypatch.setattr(cluster, "COUNT_EVERY_S", 0.5)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    slow = recipe(world, coco={"format": "strange", "pause": 0.15}, shards={"max_samples": 2})
+    build(slow, world / "inline", Inline())
+    few = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    told: list[str] = []
+    lost: list[int] = []
+    try:
+        only = few.add_node(num_cpus=1)
+
+        def lose(what: str, done: int, total: int, size: int = 0) -> None:
+            if what == "samples" and done >= 6 and not lost:
+                lost.append(done)
+                few.remove_node(only, allow_graceful=False)
+
+        def tell(line: str) -> None:
+            told.append(line)
+            if "no CPU left" in line:
+                few.add_node(num_cpus=1)
+
+        build(slow, world / "out", Cluster(address=few.address, told=tell), progress=lose)
+    finally:
+        few.shutdown()
+    assert told == ["the cluster has no CPU left; waiting for a node to join", "a node joined"]
+    assert lost[0] < 24
+    assert sha256s(world / "out") == sha256s(world / "inline")
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("strange")
 def test_the_code_is_sent_along(nodes: Nodes) -> None:
     with Cluster(address=nodes.address):
 

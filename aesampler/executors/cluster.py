@@ -22,7 +22,7 @@ import socket
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import TracebackType
@@ -68,11 +68,14 @@ COUNT_EVERY_S = 5.0
 class Cluster:
     """See the module.
 
-    workers: shards in flight at once; default: one a CPU. address: of the cluster, see `session.begin`.
+    workers: shards in flight at once; default: one a CPU. address: of the cluster, see `session.begin`. told: called
+    with a line where the work has to wait.
     """
 
-    def __init__(self, workers: int | None = None, address: str | None = None) -> None:
-        self._workers, self._address = workers, address
+    def __init__(
+        self, workers: int | None = None, address: str | None = None, *, told: Callable[[str], None] | None = None
+    ) -> None:
+        self._workers, self._address, self._told = workers, address, told
         self._closing = contextlib.ExitStack()
         self._view: View | None = None
         self.remote = False
@@ -117,7 +120,7 @@ class Cluster:
         """The reports, as they come. Raises what `build_shard` raises, StorageError where trouble lasts, WorkerError
         naming a record that its workers do not survive.
         """
-        return _Run(job, tasks, self._view, self._workers).reports()
+        return _Run(job, tasks, self._view, self._workers, self._told).reports()
 
 
 # -- in a worker -------------------------------------------------------------------------------------------------------
@@ -212,15 +215,22 @@ class _Attempt:
 class _Run:
     """One mapping of tasks to reports."""
 
-    def __init__(self, job: Job, tasks: Sequence[ShardTask], view: View | None, workers: int | None) -> None:
-        self._job, self._workers = job, workers
+    def __init__(
+        self,
+        job: Job,
+        tasks: Sequence[ShardTask],
+        view: View | None,
+        workers: int | None,
+        told: Callable[[str], None] | None,
+    ) -> None:
+        self._job, self._workers, self._told = job, workers, told
         self._called_off = f".build/called-off-{secrets.token_hex(4)}"
         self._sent = (ray.put(job), ray.put(view), self._called_off)
         self._waiting = deque(_Attempt(place=place, task=task) for place, task in enumerate(tasks))
         self._paused: list[_Attempt] = []
         self._flying: dict[Any, _Attempt] = {}
         self._spare = 0 if view is None else 1  # a task that waits makes an autoscaler add nodes
-        self._cpus, self._counted = 1, float("-inf")
+        self._cpus, self._counted, self._stranded = 1, float("-inf"), False
         self._work: Any = ray.remote(
             num_cpus=1, max_retries=0, scheduling_strategy="DEFAULT" if view is None else "SPREAD"
         )(_work)
@@ -245,14 +255,22 @@ class _Run:
     def _submit(self) -> None:
         """Put tasks in flight, as many as there is room for."""
         now = time.monotonic()
-        if self._workers is None and now - self._counted >= COUNT_EVERY_S:
-            self._cpus, self._counted = max(1, session.offered("CPU")) + self._spare, now
+        if now - self._counted >= COUNT_EVERY_S:
+            cpus, self._counted = session.offered("CPU"), now
+            self._cpus = max(1, cpus) + self._spare
+            self._strand(not cpus)
         self._waiting.extendleft(attempt for attempt in self._paused if attempt.since <= now)
         self._paused = [attempt for attempt in self._paused if attempt.since > now]
         while self._waiting and len(self._flying) < (self._workers or self._cpus):
             attempt = self._waiting.popleft()
             watcher = self._watch() if attempt.careful else None
             self._flying[self._work.remote(attempt.task, *self._sent, attempt.place, watcher)] = attempt
+
+    def _strand(self, stranded: bool) -> None:
+        """Tell, once each time, that nobody is left to work: one may come, and an autoscaler may bring one."""
+        if stranded != self._stranded and self._told is not None:
+            self._told("the cluster has no CPU left; waiting for a node to join" if stranded else "a node joined")
+        self._stranded = stranded
 
     def _watch(self) -> Any:
         """The watcher, which lives on this node: it is lost only with the build."""
