@@ -16,12 +16,12 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from aesampler import manifest, shortcut
-from aesampler.catalog import PARQUET
+from aesampler.catalog import PARQUET, Catalog
 from aesampler.errors import CorpusError, StorageError, ToleranceError
 from aesampler.executors import Executor
 from aesampler.head import HEAD, PLAN, SPLITS, CorpusHead, Totals
@@ -105,12 +105,12 @@ def _job(plan: Plan, out: Folder, executor: Executor) -> Job:
     for place, catalog in enumerate(plan.catalogs):
         if executor.remote:
             rel = f"{STATE}/catalog-{place:03d}"
-            if not out.exists(f"{rel}/{PARQUET}"):
+            if not out.exists(f"{rel}/{PARQUET}") or Catalog.open(out / rel).digest != catalog.digest:
                 with catalog.folder.open(PARQUET) as source:
                     out.commit(f"{rel}/{PARQUET}", partial(shutil.copyfileobj, source))
-            catalogs.append(out / rel)
+            catalogs.append(replace(catalog, folder=out / rel))
         else:
-            catalogs.append(catalog.folder)
+            catalogs.append(catalog)
     return Job(
         recipe=plan.recipe,
         plan_sha256=hashlib.sha256(_plan_text(plan)).hexdigest(),

@@ -11,18 +11,22 @@ and version:
                                        worker needs no other file
     catalogs/<hash>/catalog.json       written last, the done-mark: the fingerprint, and a stamp of all that was read
 
-It is fresh while the stamps hold: on local disks those of every file that was read (masks too) and of every folder that
-was listed; in an object store those of the files read whole, and a digest of the listings.
+It is fresh while the stamps hold: on local disks those of every file that was read (masks too), of every folder that
+was listed and of every picture that was empty; in an object store those of the files read whole, and a digest of the
+listings. What changes while it is read is told, by the files' own times. Where it is made anew under those who use it,
+as by `plan` beside a build, they are told by the digest of its rows, which the end of the Parquet holds.
 
 How long it takes, and in how much memory, next to pycocotools: benchmarks/catalog.py.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import itertools
 import os
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,12 +50,14 @@ from aesampler.sources.source import Item, Source, Survey
 from aesampler.storage import Folder
 from aesampler.vocabulary import Vocabulary
 
-VERSION = 4
+VERSION = 5
 """Raised whenever the rows or their order change: entries of another version are made anew."""
 ROW_GROUP = 512
 """Records of a row group; fewer where they are large."""
 GROUP_BYTES = 32 << 20
 PARQUET, HEAD = "catalog.parquet", "catalog.json"
+_ROWS = b"aesampler.rows"
+"""The key in the Parquet's metadata of the digest of its rows."""
 
 _indices = pa.list_(pa.int32())
 SCHEMA = pa.schema(
@@ -112,10 +118,12 @@ class Catalog:
     fingerprint: {"files": {path: sha256 of each file read whole}, "listing": sha256 of the sorted lines "path NUL
     bytes" of frames and masks, "catalog": sha256 of the rows}; it holds nothing of the host, the place or the time. The
     rows' payloads count but for those of a source with a `batch`, which are of the files read whole.
-    Empty where the catalog was opened from its Parquet alone.
+    Empty where the catalog was opened from its Parquet alone. digest: of the rows; reading them raises SourceError
+    where others have taken their place.
     """
 
     folder: Folder
+    digest: str
     categories: tuple[Category, ...]
     exhaustive: bool
     records: int
@@ -139,9 +147,12 @@ class Catalog:
         """
         entry = (default_cache() if cache is None else cache) / f"catalogs/{_key(source, root)}"
         head = None if refresh else _fresh(entry, root)
-        if head is None:
+        if head is None or cls.open(entry).digest != head.fingerprint["catalog"]:
             head = _make(source, root, entry, progress)
-        return replace(cls.open(entry), fingerprint=head.fingerprint)
+        found = replace(cls.open(entry), fingerprint=head.fingerprint)
+        if found.digest != head.fingerprint["catalog"]:
+            raise _replaced(entry)
+        return found
 
     @classmethod
     def open(cls, folder: Folder) -> Catalog:
@@ -153,12 +164,14 @@ class Catalog:
             with folder.open(PARQUET) as file:
                 parquet = pq.read_metadata(file)
             meta = msgspec.json.decode(parquet.metadata[b"aesampler"], type=_Meta)
+            digest = parquet.metadata.get(_ROWS, b"").decode()
         except (pa.ArrowInvalid, KeyError, TypeError, msgspec.DecodeError) as error:
             raise CorpusError(f"not a catalog: {error}", where=where, do="remove it and run again") from error
         if meta.version != VERSION:
             raise CorpusError("a catalog of another version", where=where, got=meta.version, allowed=VERSION)
         return cls(
             folder=folder,
+            digest=digest,
             categories=tuple(meta.categories),
             exhaustive=meta.exhaustive,
             records=parquet.num_rows,
@@ -174,28 +187,28 @@ class Catalog:
         entry = (default_cache() if cache is None else cache) / f"catalogs/{name}"
         fingerprint = {**self.fingerprint, "others": digest}
         if not entry.exists(HEAD):
-            entry.commit(PARQUET, lambda sink: self._copy(sink, revise))
+            rows = hashlib.sha256(f"{self.digest} {digest}".encode()).hexdigest()
+            entry.commit(PARQUET, lambda sink: self._copy(sink, revise, rows))
             head = _Head(
                 version=VERSION, fingerprint=fingerprint, parquet_bytes=entry.size(PARQUET), files={}, folders={}
             )
             entry.commit_bytes(HEAD, msgspec.json.encode(head))
         return replace(self.open(entry), fingerprint=fingerprint)
 
-    def _copy(self, sink: BinaryIO, revise: Callable[[pa.Table], pa.Table]) -> None:
-        with self.folder.open(PARQUET) as file:
-            parquet = pq.ParquetFile(file)
+    def _copy(self, sink: BinaryIO, revise: Callable[[pa.Table], pa.Table], digest: str) -> None:
+        with self._opened() as parquet:
             schema = parquet.schema_arrow
             with _writer(sink, schema) as writer:
                 for place in range(parquet.num_row_groups):
                     writer.write_table(revise(parquet.read_row_group(place)).cast(schema))
+                writer.add_key_value_metadata({_ROWS: digest})
 
     def rows(self, first: int = 0, last: int | None = None) -> Iterator[Entry]:
         """Rows [first, last), in order; only the row groups that they lie in are read, one at a time."""
         end = self.records if last is None else last
         if not 0 <= first <= end <= self.records:
             raise IndexError(f"rows {first} to {end} of a catalog of {self.records}")
-        with self.folder.open(PARQUET) as file:
-            parquet = pq.ParquetFile(file)
+        with self._opened() as parquet:
             begin = 0
             for place in range(parquet.num_row_groups):
                 size = parquet.metadata.row_group(place).num_rows
@@ -206,8 +219,16 @@ class Catalog:
 
     def columns(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The columns `names` of every row, in order, a batch at a time."""
+        with self._opened() as parquet:
+            yield from parquet.iter_batches(batch_size=16 * ROW_GROUP, columns=list(names))
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[pq.ParquetFile]:
         with self.folder.open(PARQUET) as file:
-            yield from pq.ParquetFile(file).iter_batches(batch_size=16 * ROW_GROUP, columns=list(names))
+            parquet = pq.ParquetFile(file)
+            if (parquet.metadata.metadata or {}).get(_ROWS, b"").decode() != self.digest:
+                raise _replaced(self.folder)
+            yield parquet
 
     def vocabulary(self) -> Vocabulary:
         """The names, counted over every record: `Vocabulary.count` of the `masked` column, a batch at a time."""
@@ -221,6 +242,14 @@ class Catalog:
                 found = np.bincount(names[owners == size], minlength=width)
                 by_size[size] = by_size.get(size, 0) + found
         return Vocabulary.of_counts(self.categories, by_size)
+
+
+def _replaced(folder: Folder) -> SourceError:
+    return SourceError(
+        "the dataset was catalogued anew, and is another one, while the catalog was in use",
+        where=f"{folder.url}/{PARQUET}",
+        do="give the command again",
+    )
 
 
 def default_cache() -> Folder:
@@ -252,27 +281,31 @@ def _fresh(entry: Folder, root: Folder) -> _Head | None:
 
 
 def _make(source: Source, root: Folder, entry: Folder, progress: Progress | None) -> _Head:
+    began = time.time_ns()
     survey = source.survey(root)
     _check(survey, source, root)
     folders = {path: _folder_stamp(root, path) for path in _folders(survey, root)}
     files = {path: root.stat_token(path) for path in survey.files}
     pictures: set[str] = set()
+    empty: set[str] = set()
     with ThreadPoolExecutor(_threads(), thread_name_prefix="catalog") as pool:
         hashes = {path: pool.submit(_sha256, root, path) for path in survey.files}
         digest = hashlib.sha256()
-        entry.commit(PARQUET, lambda sink: _write(pool, survey, sink, pictures, digest.update, progress))
+        entry.commit(PARQUET, lambda sink: _write(pool, survey, sink, pictures, empty, digest, progress))
         fingerprint = {
             "files": {path: hashes[path].result() for path in sorted(hashes)},
             "listing": _listing_sha256(survey.listing),
             "catalog": digest.hexdigest(),
         }
-    if any(root.stat_token(path) != stamp for path, stamp in files.items()):
-        raise SourceError(
-            "a file of the dataset changed while it was read", where=root.url, do="run again when it is at rest"
-        )
-    if root.is_local and survey.batch is None:
-        # Masks are read for the records, so they are watched one by one; pictures are not, so their folders say enough.
-        files |= {path: root.stat_token(path) for path in survey.listing if path not in pictures}
+    changed = any(root.stat_token(path) != stamp for path, stamp in files.items())
+    if root.is_local:
+        if survey.batch is None:  # masks are read for the records; of pictures, their folders say enough
+            files |= {path: root.stat_token(path) for path in survey.listing if path not in pictures}
+        ended = time.time_ns()
+        changed = changed or any(began <= _time(stamp) <= ended for stamp in (*files.values(), *folders.values()))
+        files |= {path: root.stat_token(path) for path in empty}
+    if changed:
+        raise SourceError("the dataset changed while it was read", where=root.url, do="run again when it is at rest")
     head = _Head(
         version=VERSION, fingerprint=fingerprint, parquet_bytes=entry.size(PARQUET), files=files, folders=folders
     )
@@ -382,10 +415,13 @@ def _write(
     survey: Survey,
     sink: BinaryIO,
     pictures: set[str],
-    digest: Callable[[pa.Buffer], None],
+    empty: set[str],
+    digest: hashlib._Hash,
     progress: Progress | None,
 ) -> None:
-    """The Parquet, a row group at a time; the paths of all frames go to `pictures`, and the rows to `digest`."""
+    """The Parquet, a row group at a time; the paths of all frames go to `pictures`, of those that hold nothing to
+    `empty`, and the rows to `digest`.
+    """
     counted = [name for name in SCHEMA.names if name != "payload" or survey.batch is None]
     meta = _Meta(
         version=VERSION,
@@ -398,7 +434,9 @@ def _write(
     pending: list[pa.RecordBatch] = []
     with _writer(sink, schema) as writer:
         for batch in _ahead(pool, survey, schema, pictures):
-            digest(batch.select(counted).serialize())
+            digest.update(batch.select(counted).serialize())
+            nothing = pc.equal(batch["frame_bytes"].flatten(), 0)
+            empty.update(batch["frames"].flatten().filter(nothing).to_pylist())
             pending.append(batch)
             rows = sum(part.num_rows for part in pending)
             del batch
@@ -408,6 +446,7 @@ def _write(
                 done += rows
                 if progress is not None:
                     progress(done, total)
+        writer.add_key_value_metadata({_ROWS: digest.hexdigest()})
 
 
 def _writer(sink: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
@@ -447,10 +486,15 @@ def _folder_stamp(root: Folder, path: str) -> str:
     return root.stat_token(path) if root.is_local else _listing_sha256(root.list(path))
 
 
+def _time(stamp: str) -> int:
+    """When what is on a local disk was changed last, in nanoseconds; 0 where there is nothing."""
+    return int(stamp.rpartition(":")[2] or 0)
+
+
 def _listing_sha256(listing: Mapping[str, int]) -> str:
     digest = hashlib.sha256()
     for path in sorted(listing):
-        digest.update(f"{path}\0{listing[path]}\n".encode())
+        digest.update(f"{path}\0{listing[path]}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

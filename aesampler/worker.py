@@ -58,7 +58,7 @@ class Job:
     """What all tasks of a build share: small, picklable, the same for every worker.
 
     plan_sha256: of the plan that lies in OUT while the build runs. packages: those on whose versions bytes depend.
-    roots, catalogs (folders, see `Catalog.open`), encodings (jpg, png), transcoded (whether pictures are encoded anew)
+    roots, catalogs, encodings (jpg, png), transcoded (whether pictures are encoded anew)
     and weights (of the CLIP model that looks at them, or none): one a recipe entry.
     """
 
@@ -67,7 +67,7 @@ class Job:
     packages: tuple[str, ...]
     out: Folder
     roots: tuple[Folder, ...]
-    catalogs: tuple[Folder, ...]
+    catalogs: tuple[Catalog, ...]
     encodings: tuple[str, ...]
     transcoded: tuple[bool, ...]
     weights: tuple[str | None, ...]
@@ -146,7 +146,7 @@ class _Bench:
     @classmethod
     def of(cls, task: ShardTask, job: Job) -> _Bench:
         entry = job.recipe.sources[task.entry]
-        catalog = _catalog(job.catalogs[task.entry], job.plan_sha256)
+        catalog = job.catalogs[task.entry]
         vocabulary = _vocabulary(job.out, entry.name, job.plan_sha256)
         settings = job.recipe.settings(entry)
         return cls(
@@ -188,11 +188,6 @@ class _Bench:
 
 
 # A process may outlive a build: what is held is held for its plan, which says what lies in those places.
-
-
-@lru_cache(maxsize=64)
-def _catalog(folder: Folder, plan_sha256: str) -> Catalog:
-    return Catalog.open(folder)
 
 
 @lru_cache(maxsize=64)

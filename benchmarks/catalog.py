@@ -3,9 +3,9 @@
     python benchmarks/catalog.py [--scale 1.0] [--repeat 3] [--data FOLDER]
 
 The file is made of the real sample's annotations (AESAMPLER_REAL_DATA), repeated with fresh ids and dealt to random
-pictures, beside as many empty picture files. Each measurement is a process of its own, in the order A B A B, and the
-median is shown; imports are not counted in the time (among them that of pandas, which pyarrow makes at its first array
-where pandas is installed), but are in the memory. Peak memory is VmHWM: mapped pages count.
+pictures, beside as many picture files of one byte. Each measurement is a process of its own, in the order A B A B, and
+the median is shown; imports are not counted in the time (among them that of pandas, which pyarrow makes at its first
+array where pandas is installed), but are in the memory. Peak memory is VmHWM: mapped pages count.
 CPU seconds are shown too: on a machine that others use as well, they are what can be compared.
 """
 
@@ -69,7 +69,7 @@ def write(data: Path, root: Path, scale: float) -> Path:
             image = {**sample["images"][place % len(sample["images"])], "id": place + 1}
             image["file_name"] = f"{place + 1:012d}.jpg"
             file.write((", " if place else "") + json.dumps(image))
-            (root / "train2017" / image["file_name"]).touch()
+            (root / "train2017" / image["file_name"]).write_bytes(b"x")
         file.write('], "annotations": [')
         for place in range(annotations):
             part = parts[place % len(parts)]

@@ -244,6 +244,25 @@ class Overtaken(Inline):
         yield from reports
 
 
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_dataset_that_is_catalogued_anew_meanwhile_is_told(world: Path, bucket: str, stored: bool) -> None:
+    """It grew, and somebody planned it: the rows of a shard are no longer where they were."""
+    made = recipe(world, sources=[{"name": "davis", "format": "davis", "root": "davis"}], shards={"max_samples": 1})
+    out = Folder.at(f"{bucket}/grown" if stored else world / "out")
+
+    def grow() -> None:
+        worlds.davis(world / "davis", sequences=5, frames=9)
+        plan_corpus(made)
+
+    with pytest.raises(SourceError, match=r"catalogued anew, and is another one, .*; give the command again"):
+        build_corpus(plan_corpus(made), out, Overtaken(grow))
+    with pytest.raises(CorpusError, match="was built from something else"):
+        build_corpus(plan_corpus(made), out, Inline())
+    outcome = build_corpus(plan_corpus(made), out, Inline(), fresh=True)
+    assert len(set(Corpus.open(out).keys())) == outcome.head.totals.samples
+    assert verify(Corpus.open(out), deep=True).ok
+
+
 def test_two_builds_of_one_plan_race_harmlessly_in_a_store(world: Path, bucket: str) -> None:
     plan, out = plan_corpus(coco_only(world)), Folder.at(f"{bucket}/out")
     outcome = build_corpus(plan, out, Overtaken(lambda: build_corpus(plan, out, Inline())))

@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -256,6 +257,57 @@ def test_it_is_made_again_only_where_something_changed(
     assert len(Given.calls) == made
 
 
+def test_an_empty_picture_that_is_filled_is_seen(root: Folder, kept: Folder, told: list[Record]) -> None:
+    """In its place, which its folder says nothing of."""
+    told += [record("a"), record("b")]
+    picture = root.path / "frames/a.jpg"
+    picture.write_bytes(b"")
+    for path in root.path.rglob("*"):
+        os.utime(path, ns=(1, 1))
+    assert sorted(entry.frame_bytes for entry in Catalog.of(Given(), root, cache=kept).rows()) == [(0,), (7,)]
+    picture.write_bytes(b"there")
+    assert sorted(entry.frame_bytes for entry in Catalog.of(Given(), root, cache=kept).rows()) == [(5,), (7,)]
+    Catalog.of(Given(), root, cache=kept)
+    assert len(Given.calls) == 2
+
+
+@pytest.mark.parametrize(
+    "change", [rewrite_the_list, add_a_frame, lambda root: (root / "masks/deep/a.png").write_bytes(b"yyy")]
+)
+def test_what_changes_while_it_is_surveyed_is_refused(
+    root: Folder, kept: Folder, told: list[Record], monkeypatch: pytest.MonkeyPatch, change: Any
+) -> None:
+    told += [record("a"), record("b")]
+    plain = Given.survey
+
+    def disturbed(self: Given, root: Folder) -> Survey:
+        survey = plain(self, root)
+        time.sleep(0.02)  # a disk's clock has ticks
+        change(root.path)
+        return survey
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Given, "survey", disturbed)
+        with pytest.raises(SourceError, match="the dataset changed while it was read; run again when it is at rest"):
+            Catalog.of(Given(), root, cache=kept)
+    time.sleep(0.02)
+    Catalog.of(Given(), root, cache=kept)
+
+
+def test_who_reads_a_catalog_is_told_that_another_took_its_place(
+    root: Folder, kept: Folder, told: list[Record]
+) -> None:
+    told += [record("a"), record("b")]
+    first = Catalog.of(Given(), root, cache=kept)
+    same = Catalog.of(Given(), root, cache=kept, refresh=True)
+    assert [entry.record.id for entry in first.rows()] == [entry.record.id for entry in same.rows()]
+    told += [record("c")]
+    Catalog.of(Given(), root, cache=kept, refresh=True)
+    for read in (lambda: list(first.rows()), first.vocabulary, lambda: first.revised("x", lambda rows: rows)):
+        with pytest.raises(SourceError, match=r"catalogued anew, and is another one, .*; give the command again"):
+            read()
+
+
 def test_entries_are_apart_by_option_and_root(root: Folder, kept: Folder, told: list[Record]) -> None:
     told += [record("a")]
     plain = Catalog.of(Given(), root, cache=kept)
@@ -364,7 +416,7 @@ def test_a_batch_makes_the_rows_that_records_make(
 ) -> None:
     worlds.coco(tmp_path / "coco", images=30)
     root = Folder.at(tmp_path / "coco")
-    fast = Catalog.of(Coco(), root, cache=kept).folder.read(PARQUET)
+    fast = pq.read_table(Catalog.of(Coco(), root, cache=kept).folder.path / PARQUET)
     plain = Coco.survey
 
     def slow(self: Coco, root: Folder) -> Survey:
@@ -373,7 +425,7 @@ def test_a_batch_makes_the_rows_that_records_make(
         return survey
 
     monkeypatch.setattr(Coco, "survey", slow)
-    assert Catalog.of(Coco(), root, cache=kept, refresh=True).folder.read(PARQUET) == fast
+    assert pq.read_table(Catalog.of(Coco(), root, cache=kept, refresh=True).folder.path / PARQUET) == fast
 
 
 def test_real_coco(real_data: Path, kept: Folder) -> None:

@@ -144,7 +144,7 @@ def view(world: Path) -> View:
         packages=tuple(plan.packages()),
         out=out,
         roots=tuple(plan.recipe.folder(entry.root) for entry in plan.recipe.sources),
-        catalogs=tuple(catalog.folder for catalog in plan.catalogs),
+        catalogs=plan.catalogs,
         encodings=plan.encodings,
         transcoded=plan.transcoded,
         weights=(None,) * len(plan.recipe.sources),

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from aesampler import sources
-from aesampler.catalog import PARQUET, Catalog
+from aesampler.catalog import PARQUET
 from aesampler.errors import AesamplerError, RecipeError
 from aesampler.storage import Folder
 from aesampler.worker import Job
@@ -64,14 +64,13 @@ class View:
     def of(cls, job: Job, probe: str, token: bytes) -> View:
         """The view of this machine, which has just put the file `probe` holding `token` into OUT."""
         pictures = []
-        for root, folder in zip(job.roots, job.catalogs, strict=True):
-            catalog = Catalog.open(folder)
+        for root, catalog in zip(job.roots, job.catalogs, strict=True):
             for entry in catalog.rows(0, min(catalog.records, PICTURES)):
                 pictures += [(root, *found) for found in _file(root, entry.record.frames[0])]
         return cls(
             roots=tuple(dict.fromkeys(job.roots)),
             pictures=tuple(dict.fromkeys(pictures)),
-            catalogs=job.catalogs,
+            catalogs=tuple(catalog.folder for catalog in job.catalogs),
             out=job.out,
             probe=probe,
             token=token,
