@@ -274,25 +274,20 @@ def _counted(
 def _tolerate_missing(plan: Plan) -> None:
     """Refuse, before anything is written, a plan that more pictures are missing for than the recipe tolerates."""
     lacking = [source for source in plan.sources if source.missing]
-    missing, allowed = sum(source.missing for source in lacking), _allowed(plan)
+    missing, allowed = sum(source.missing for source in lacking), plan.recipe.tolerance.of(plan.samples)
     if missing > allowed:
         first = lacking[0]
         raise ToleranceError(
             f"{missing} of {plan.samples} samples lack a picture on disk, or have an empty one, "
             f"the first {first.first_missing}",
             where=f"{first.source}/{first.split}",
-            allowed=f"{allowed:g} (tolerance.bad_records: {plan.recipe.tolerance.bad_records:g})",
+            allowed=f"{allowed} (tolerance.bad_records: {plan.recipe.tolerance.bad_records:g})",
             do="fetch the pictures, or raise the tolerance; nothing was written",
         )
 
 
-def _allowed(plan: Plan) -> float:
-    """Samples of a plan that may fail."""
-    return plan.recipe.tolerance.bad_records * plan.samples
-
-
 def _tolerate(totals: Totals, plan: Plan) -> None:
-    allowed = _allowed(plan)
+    allowed = plan.recipe.tolerance.of(plan.samples)
     if totals.failed > allowed:
         reasons = ", ".join(
             f"{count} x {reason} (first {key})" for reason, (count, key) in totals.failures_with_example().items()
@@ -300,7 +295,7 @@ def _tolerate(totals: Totals, plan: Plan) -> None:
         raise ToleranceError(
             f"{totals.failed} of {plan.samples} samples failed",
             got=reasons,
-            allowed=f"{allowed:g} (tolerance.bad_records: {plan.recipe.tolerance.bad_records:g})",
+            allowed=f"{allowed} (tolerance.bad_records: {plan.recipe.tolerance.bad_records:g})",
             do="raise tolerance.bad_records and run again: finished shards are kept; or mend the dataset and start "
             "over with --fresh",
         )

@@ -26,6 +26,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ def spelling(name: str) -> str:
 
 
 def _words(name: str) -> str:
-    text = _SENSE.sub("", name.lower())
+    text = _SENSE.sub("", unicodedata.normalize("NFKC", name).lower())
     return _ENDING.sub("", " ".join(re.sub(r"[_-]", " ", text).split()))
 
 

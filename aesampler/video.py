@@ -4,9 +4,10 @@ camera; and frames written as mp4. The only importer of PyAV, and only when a fi
 Frames are counted in the order in which they are shown, from 0. A few frames out of many are found by the time stamps
 of the packets, which are read without decoding, and a jump to the key frame before them: a clip of 8 frames, 4 apart,
 out of 483 of 848 x 480 with a key frame every 250 takes 0.06 to 0.8 s, all of them 1.3 s. Where a file has no such
-stamps, or the jump lands behind the frame, the file is decoded from its beginning. A rotation that a camera noted is
-ignored, as EXIF is for pictures: annotations are of the frames as they are stored. Only `footage`, for those who look,
-turns them.
+stamps, or the jump does not lead from a key frame straight to the frame, the file is decoded from its beginning: avi
+has no times of showing, and where pictures are refreshed by the stripe a jump shows half of one. A rotation that a
+camera noted is ignored, as EXIF is for pictures: annotations are of the frames as they are stored. Only `footage`, for
+those who look, turns them.
 """
 
 from __future__ import annotations
@@ -131,6 +132,8 @@ class Video:
         self._container, self._stream, self._path = container, stream, path
         stream.codec_context.thread_count = 1  # a process that forks while a file is open would lose FFmpeg's threads
         self._times, self._keys = _packets(container, stream)
+        if container.format.name == "avi" and stream.codec_context.has_b_frames:
+            self._times, self._keys = [], []  # its stamps are of the order of decoding
         self._places = {time: place for place, time in enumerate(self._times)}
         self._given: dict[int, Pixels] = {}
         self._ahead: Iterator[VideoFrame] = iter(())
@@ -150,20 +153,23 @@ class Video:
 
     def _passed(self, ascending: Sequence[int]) -> dict[int, Pixels]:
         """Those of the frames that are met on the way, from where the last one was or from a key frame before them."""
-        found = {}
+        found: dict[int, Pixels] = {}
         for place in ascending:
             key = max((key for key in self._keys if key <= place), default=0)
-            if self._at is None or not key - 1 <= self._at < place:
+            at, self._at = self._at, None
+            if at is None or not key - 1 <= at < place:
                 self._container.seek(self._times[place], stream=self._stream)
-                self._ahead = self._container.decode(self._stream)
-            self._at = None
+                self._ahead, at = self._container.decode(self._stream), None
             for frame in self._ahead:
-                self._at = self._places.get(frame.pts) if frame.pts is not None else None
-                if self._at is not None and self._at >= place:
+                shown = self._places.get(frame.pts) if frame.pts is not None else None
+                if shown is None or (shown != at + 1 if at is not None else shown not in self._keys):
+                    return found
+                at = shown
+                if at >= place:
                     break
-            if self._at != place:
-                self._at = None
-                break
+            if at != place:
+                return found
+            self._at = place
             found[place] = _rgb(frame)
         return found
 
@@ -353,9 +359,11 @@ def _upright(frame: VideoFrame) -> Pixels:
 
 def _packets(container: InputContainer, stream: VideoStream) -> tuple[list[int], list[int]]:
     """The time stamps of all frames, ascending, and the places of key frames; both empty where packets have no stamps,
-    or two the same. Nothing is decoded.
+    or two the same. Nothing is decoded. What a file says is not to be shown, as where it was cut, is no frame.
     """
-    packets = [(packet.pts, packet.is_keyframe) for packet in container.demux(stream) if packet.size]
+    packets = [
+        (packet.pts, packet.is_keyframe) for packet in container.demux(stream) if packet.size and not packet.is_discard
+    ]
     keys = {stamp for stamp, is_key in packets if stamp is not None and is_key}
     times = sorted({stamp for stamp, _ in packets if stamp is not None})
     if len(times) != len(packets):

@@ -99,7 +99,7 @@ PINNED_SAMPLES = [
     "0102 79514d + cup, sports ball, car, person",
 ]
 PINNED_FILES = {
-    "README.md": "75b3579baa1c",
+    "README.md": "4a37beba6ad2",
     "corpus.json": "b27171b069b6",
     "croissant.json": "e7f967b46339",
     "manifest/train/coco-000000.parquet": "a52e334436c7",

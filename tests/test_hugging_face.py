@@ -137,6 +137,24 @@ def test_the_hub_is_asked_for_one_revision(tmp_path: Path, monkeypatch: pytest.M
     assert survey.items[0].group == "hf:owner/scenes:train:00000000"
 
 
+def test_rows_that_say_no_group_are_groups_of_their_own(tmp_path: Path) -> None:
+    """Two local datasets with the same numbers of rows have no picture in common."""
+    groups = []
+    for name, images, told in (("one", 5, ["7", None, "", "7", "coco:139"]), ("two", 6, None)):
+        world = worlds_images.hugging_face(tmp_path / name, images=images, form="dataset")
+        table = datasets.load_from_disk(str(world.root))
+        options: dict[str, Any] = {"names": "names.json"}
+        if told is not None:
+            table.add_column("scene", told).save_to_disk(tmp_path / "told")
+            (tmp_path / "told/names.json").write_bytes((world.root / "names.json").read_bytes())
+            options["group"] = "scene"
+        root = Folder.at(world.root if told is None else tmp_path / "told")
+        groups.append([item.group for item in HuggingFace(**options).survey(root).items])
+    first, second = groups
+    assert (first[0], first[3], first[4]) == ("hf:local:group:7", "hf:local:group:7", "coco:139")
+    assert len({*first, *second}) == 4 + 6
+
+
 def test_without_the_package_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = worlds_images.hugging_face(tmp_path / "world")
     plain = builtins.__import__

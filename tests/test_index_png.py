@@ -57,7 +57,7 @@ def test_lists_of_names_and_other_folders(tmp_path: Path) -> None:
     plane = worlds_images.drawn([1, 2], 0, 0, 0)
     for name in "xy":
         worlds.grey_png(tmp_path / f"p/{name}_m.png", plane)
-    (tmp_path / "classes.txt").write_text("sky\n\nsea\nbright red boat\n")
+    (tmp_path / "classes.txt").write_text("# what is seen\nsky\n\nsea\nbright red boat\n")
     (tmp_path / "few.txt").write_text("y\n")
     options = {"images": "./p/", "masks": "p", "suffix": "_m", "names": "classes.txt"}
     survey, scenes = read(tmp_path, **options)
@@ -106,6 +106,11 @@ def test_wrong_layouts(tmp_path: Path) -> None:
         ("names.yaml", "1: [road]", "not an index and a name"),
         ("names.yaml", "[]", "no mapping"),
         ("names.txt", "1: road\n1: car\n", "named twice; got 1"),
+        (
+            "names.txt",
+            "1: road\n2:\n3: car\n",
+            "lines are an index and a name, and others are not; got '2:'; give",
+        ),
     ],
 )
 def test_wrong_names(tmp_path: Path, file: str, text: str, message: str) -> None:

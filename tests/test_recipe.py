@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aesampler.errors import RecipeError
-from aesampler.recipe import ClipSettings, Recipe
+from aesampler.recipe import ClipSettings, Recipe, Tolerance
 
 GOOD = """
 name: tiny
@@ -133,3 +133,8 @@ def test_clips_reach_the_end_and_never_leave_the_video(length: int, frames: int,
     assert all(b - a == stride for c in clips for a, b in itertools.pairwise(c))
     if every <= frames and stride == 1:
         assert {place for c in clips for place in c} == set(range(length))
+
+
+@pytest.mark.parametrize(("share", "samples", "allowed"), [(0.29, 100, 29), (0.57, 100, 57), (0.0, 9, 0), (0.1, 24, 2)])
+def test_the_share_that_is_tolerated_is_the_one_that_is_written(share: float, samples: int, allowed: int) -> None:
+    assert Tolerance(bad_records=share).of(samples) == allowed

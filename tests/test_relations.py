@@ -54,6 +54,7 @@ def relations(*names: str | Name, wordnet: WordNet | None = None) -> tuple[set[s
         ("buses", "bus"),
         ("people", "person"),
         ("teddy bear", "teddy bears"),
+        ("caf\u00e9 table", "cafe\u0301 table"),
     ],
 )
 def test_one_spelling(one: str, other: str) -> None:

@@ -52,6 +52,7 @@ def test_files_by_sequence() -> None:
         "JPEGImages/480p/b/00002.jpg": 1,
         "JPEGImages/480p/b/00001.JPG": 1,
         "JPEGImages/480p/a/x.png": 1,
+        "JPEGImages/480p/a/._x.png": 1,
         "JPEGImages/480p/a/deep/00000.jpg": 1,
         "JPEGImages/480p/readme.jpg": 1,
         "JPEGImages/480p/a/notes.txt": 1,

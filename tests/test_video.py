@@ -28,6 +28,45 @@ def test_frames_are_those_asked_for(tmp_path: Path, ending: str, codec: str) -> 
         video.chosen(path, [3, 90])
 
 
+OPEN = "keyint=12:min-keyint=12:open-gop=1:bframes=3:b-adapt=0:scenecut=0"
+STRIPES = "intra-refresh=1:keyint=12:bframes=0"
+
+
+@pytest.mark.parametrize(("ending", "x264"), [("mp4", OPEN), ("avi", OPEN), ("mp4", STRIPES), ("mkv", STRIPES)])
+def test_a_jump_that_does_not_lead_to_the_frame_is_seen(tmp_path: Path, ending: str, x264: str) -> None:
+    """Key frames that are shown after others; stamps of the order of decoding; pictures refreshed by the stripe."""
+    path = tmp_path / f"clip.{ending}"
+    worlds_videos.write_video(path, numbered(60), x264=x264, both_ways=0 if x264 == STRIPES else 3)
+    every = list(video.frames(path))
+    assert [number(frame) for frame in every] == list(range(60))
+    clips = [[place] for place in range(60)] + [list(range(first, first + 16, 4)) for first in range(0, 44, 3)]
+    for places in clips:
+        found = video.chosen(path, places)
+        assert all(np.array_equal(frame, every[place]) for frame, place in zip(found, places, strict=True)), places
+
+
+@pytest.mark.parametrize("at", [5, 12, 14])
+def test_frames_that_were_cut_off_are_not_counted(tmp_path: Path, at: int) -> None:
+    """A file that was cut without coding it anew holds what comes before the cut, and says not to show it."""
+    import av
+
+    worlds_videos.write_video(tmp_path / "whole.mp4", numbered(60))
+    path = tmp_path / "cut.mp4"
+    with av.open(str(tmp_path / "whole.mp4")) as whole, av.open(str(path), "w") as container:
+        stream = whole.streams.video[0]
+        copied = container.add_stream_from_template(stream)
+        ticks = at * int(1 / stream.average_rate / stream.time_base)
+        for packet in list(whole.demux(stream)):
+            if packet.size:
+                packet.pts, packet.dts, packet.stream = packet.pts - ticks, packet.dts - ticks, copied
+                container.mux(packet)
+    every = list(video.frames(path))
+    assert [number(frame) for frame in every] == list(range(at, 60))
+    assert video.count(path) == 60 - at
+    for places in ([0], [59 - at], list(range(3, 19, 4))):
+        assert [number(frame) for frame in video.chosen(path, places)] == [place + at for place in places]
+
+
 def test_a_real_avi(real_data: Path) -> None:
     path = min((real_data / "Avenue").rglob("*.avi"))
     every = list(video.frames(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import re
@@ -567,6 +568,7 @@ def hugging_face(root: Path, images: int = 5, seed: int = 0, form: str = "parque
     else:
         datasets.DatasetDict({part: table, "other": table.select([0])}).save_to_disk(root)
     (root / "names.json").write_text(json.dumps({str(n): name for n, name in enumerate(HF_NAMES) if n}))
+    sizes = ",".join(str(len(row["image"]["bytes"])) for row in rows)
     return World(
         root=root,
         format="hf",
@@ -577,7 +579,7 @@ def hugging_face(root: Path, images: int = 5, seed: int = 0, form: str = "parque
         void=void,
         present=present,
         exhaustive=False,
-        groups={key: f"hf:local:{part}:{key}" for key in frames},
+        groups={key: f"hf:{hashlib.sha256(sizes.encode()).hexdigest()[:10]}:{part}:{key}" for key in frames},
     )
 
 

@@ -49,14 +49,19 @@ def write_video(
     rate: int = 24,
     every: int = 12,
     fast: bool = False,
+    x264: str = "",
+    both_ways: int = 2,
 ) -> None:
-    """A video file of uint8 [H, W, 3] frames, a key frame `every` so many frames, frames between coded both ways."""
+    """A video file of uint8 [H, W, 3] frames, a key frame `every` so many frames, between two at most `both_ways`
+    frames that are coded both ways. x264: more settings of that encoder.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     first = next(frames)
+    options = ({"preset": "ultrafast"} if fast else {}) | ({"x264-params": x264} if x264 else {})
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate, options={"preset": "ultrafast"} if fast else {})
+        stream = container.add_stream(codec, rate=rate, options=options)
         stream.height, stream.width, stream.pix_fmt = first.shape[0], first.shape[1], "yuv420p"
-        stream.codec_context.gop_size, stream.codec_context.max_b_frames = every, 2
+        stream.codec_context.gop_size, stream.codec_context.max_b_frames = every, both_ways
         for frame in itertools.chain([first], frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())

@@ -259,6 +259,7 @@ def _reading(head: CorpusHead) -> str:
     return READING.format(
         split=split,
         source=source,
+        tars=tars(split, source),
         configs=", ".join(f"`{name}`" for name in parts),
         fields=", ".join(f'sample["{member}"]' for member in members),
     )
@@ -280,7 +281,7 @@ With webdataset:
 ```python
 import glob, webdataset
 
-shards = sorted(glob.glob("CORPUS/{split}/{source}-[0-9]*.tar"))
+shards = sorted(glob.glob("CORPUS/{tars}"))
 for sample in webdataset.WebDataset(shards, shardshuffle=False).decode("pil"):
     {fields}
 ```
@@ -299,7 +300,7 @@ With Ray Data:
 ```python
 import glob, ray
 
-shards = sorted(glob.glob("CORPUS/{split}/{source}-[0-9]*.tar"))
+shards = sorted(glob.glob("CORPUS/{tars}"))
 for sample in ray.data.read_webdataset(shards).iter_rows():
     {fields}
 ```

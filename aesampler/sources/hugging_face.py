@@ -11,6 +11,7 @@ The rows are read through Arrow, so pictures keep their bytes; a cell that holds
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -45,7 +46,7 @@ ROOT/                                  one of
   dataset_info.json, state.json, ...   what Dataset.save_to_disk wrote
   data/train-00000-of-00001.parquet    Parquet files; those whose names say the part, where any does
   (empty)                              with hub: OWNER/NAME, revision: COMMIT: kept here
-  names.yaml                           {1: road, 2: car}; or names: [background, road, car]
+  names.yaml                           {1: road, 2: car}; or names: ["", road, car]
 """
 
     hub: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$", description="a dataset of the hub, OWNER/NAME")
@@ -55,7 +56,11 @@ ROOT/                                  one of
     image: str = Field(default="image", description="the column of pictures")
     mask: str = Field(default="mask", description="the column of index maps")
     id: str | None = Field(default=None, description="a column of ids; default: the number of the row")
-    group: str | None = Field(default=None, description="a column that says which pictures belong together")
+    group: str | None = Field(
+        default=None,
+        description="a column that says which pictures belong together; values with a colon, as coco:139, are those of "
+        "other sources too",
+    )
     names: str | list[str] = Field(
         default="names.yaml",
         description="a file of names below root, see index-png; or a list, whose places are indices",
@@ -82,11 +87,19 @@ ROOT/                                  one of
         self._check_columns(table.features, root)
         pairs, listing = [], {}
         part = self.part or self.subset
-        for row, (key, group, size, ending) in enumerate(self._rows(table)):
+        rows = list(self._rows(table))
+        # Two local datasets have the same numbers of rows, and other pictures.
+        sizes = ",".join(str(size) for _, _, size, _ in rows)
+        here = self.hub or hashlib.sha256(sizes.encode()).hexdigest()[:10]
+        for row, (key, group, size, ending) in enumerate(rows):
             key = f"{row:08d}" if key is None else key
             frame = f"{part}/{row:08d}.{ending}"
             listing[frame] = size
-            pairs.append(Pair(key, group or f"hf:{self.hub or 'local'}:{part}:{key}", frame, f"{part}/{row:08d}"))
+            if not group:
+                group = f"hf:{here}:{part}:{key}"
+            elif ":" not in group:
+                group = f"hf:{self.hub or 'local'}:group:{group}"  # of all parts
+            pairs.append(Pair(key, group, frame, f"{part}/{row:08d}"))
         if not pairs:
             raise SourceError("the dataset has no rows", where=root.url, got=f"part {part}")
         made = index_map.survey(
@@ -137,7 +150,9 @@ ROOT/                                  one of
             data = pc.struct_field(data, "bytes") if pa.types.is_struct(data.type) else data
             sizes, heads = pc.binary_length(data).to_pylist(), pc.binary_slice(data, 0, 2).to_pylist()
             keys, groups = (
-                [str(value) for value in batch.column(name).to_pylist()] if name else [None] * len(sizes)
+                [None if value is None else str(value) for value in batch.column(name).to_pylist()]
+                if name
+                else [None] * len(sizes)
                 for name in (self.id, self.group)
             )
             for key, group, size, head in zip(keys, groups, sizes, heads, strict=True):

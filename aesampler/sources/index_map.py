@@ -283,13 +283,14 @@ def stem(path: str) -> str:
 
 
 def pictures(listing: Mapping[str, int], folder: str) -> dict[str, str]:
-    """Path below `folder`, without ending -> path, of the pictures of a listing. Raises SourceError where two differ in
-    their endings alone.
+    """Path below `folder`, without ending -> path, of the pictures of a listing, but hidden ones. Raises SourceError
+    where two differ in their endings alone.
     """
     found: dict[str, str] = {}
     begin = f"{folder}/" if folder else ""
     for path in sorted(listing):
-        if path.startswith(begin) and path.rpartition(".")[2].lower() in PICTURES:
+        hidden = path.rpartition("/")[2].startswith(".")
+        if path.startswith(begin) and path.rpartition(".")[2].lower() in PICTURES and not hidden:
             if stem(path)[len(begin) :] in found:
                 raise SourceError("two pictures have one name", where=path, do="remove one of them")
             found[stem(path)[len(begin) :]] = path

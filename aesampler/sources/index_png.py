@@ -112,7 +112,7 @@ def read_names(root: Folder, path: str) -> dict[int, str]:
         elif path.lower().endswith((".yaml", ".yml")):
             body = yaml.safe_load(text)
         else:
-            body = _text(text)
+            body = _text(text, where)
     except (ValueError, yaml.YAMLError) as error:
         raise SourceError(f"not readable: {error}", where=where) from error
     told = list(body.items()) if isinstance(body, dict) else body
@@ -144,11 +144,19 @@ def meanings(
     return shown, Legend(names=names, void=frozenset(hidden), background=frozenset(ground - hidden))
 
 
-def _text(text: str) -> list[tuple[str, str]] | list[str]:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+def _text(text: str, where: str) -> list[tuple[str, str]] | list[str]:
+    """An index and a name a line, or a name a line, the first of index 0; lines that begin with # say nothing."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     found = [_LINE.fullmatch(line) for line in lines]
     numbered = [(match[1], match[2]) for match in found if match is not None]
-    return numbered if len(numbered) == len(lines) else lines
+    if numbered and len(numbered) < len(lines):
+        raise SourceError(
+            "some lines are an index and a name, and others are not",
+            where=where,
+            got=repr(lines[found.index(None)]),
+            do="give every name its index, or write the names as YAML",
+        )
+    return numbered or lines
 
 
 def _lines(root: Folder, path: str) -> list[str]:

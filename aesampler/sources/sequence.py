@@ -144,7 +144,7 @@ def by_sequence(
     listing: Mapping[str, int], folder: str, endings: Sequence[str], inside: str = ""
 ) -> dict[str, dict[str, str]]:
     """Files FOLDER/SEQ/NAME.ending of a listing, or FOLDER/SEQ/INSIDE/NAME.ending: SEQ -> NAME -> path, names in order
-    of time (as strings).
+    of time (as strings). Hidden ones are none: archives made on a Mac carry a `._00001.jpg` beside a 00001.jpg.
     """
     found: dict[str, dict[str, str]] = defaultdict(dict)
     depth = len(PurePosixPath(folder).parts)
@@ -158,6 +158,7 @@ def by_sequence(
             and list(parts[depth + 1 : -1]) == tail
             and path.startswith(top)
             and ending.lower() in endings
+            and not stem.startswith(".")
         ):
             found[parts[depth]][stem] = path
     return dict(found)

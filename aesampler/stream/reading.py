@@ -104,11 +104,15 @@ class Reader:
         """The bytes of a sample; fewer only where the file ends before."""
         if rows.handle is not None:
             try:
-                return os.pread(rows.handle, size, offset)
+                data = os.pread(rows.handle, size, offset)
+                while len(data) < size and (more := os.pread(rows.handle, size - len(data), offset + len(data))):
+                    data += more  # one call gives 2 GB at most
+                return data
             except OSError as error:
                 where = f"{here.folder}/{here.shards[number].path}"
                 raise StorageError(f"cannot be read: {error.strerror}", where=where) from error
-        data, path = b"", here.shards[number].path
+        path = here.shards[number].path
+        data = b""
         for _ in range(1 if here.folder.is_local else TRIES):
             try:
                 data = here.folder.read_range(path, offset, size)
