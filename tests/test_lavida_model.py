@@ -17,6 +17,7 @@ from torch import Tensor
 from aesampler.errors import ModelError, StorageError
 from lavida.data import Batch
 from lavida.model import PAPER, LavidaModel, ModelConfig, Output, folder
+from lavida.model.lavida import both, squashed
 from lavida.model.mllm import MllmOutput
 
 LISTS = (("red circle",), ("a dog", "blue square", "person"))
@@ -145,7 +146,8 @@ def test_features_are_computed_once_for_many_lists(
     torch.testing.assert_close(found.object_logits, expected.object_logits, rtol=1e-4, atol=1e-4)
 
 
-def test_probabilities(model: LavidaModel) -> None:
+def test_scores_of_logits(model: LavidaModel) -> None:
+    """Pixels of a frame that shows nothing, as the object's logit says, have no score, whatever is drawn in it."""
     logits = torch.zeros(2, 3, 2, 2)
     logits[0, 1] = torch.tensor([[-4.0, 4.0], [-4.0, 4.0]])
     logits[1, 2] = 2.0
@@ -153,26 +155,38 @@ def test_probabilities(model: LavidaModel) -> None:
     output = Output(
         text_loss_sum=number,
         text_tokens=number,
-        object_logits=torch.tensor([0.0, 1.0]),
+        object_logits=torch.tensor([1.0, -30.0]),
         mask_logits=logits,
         iou_scores=torch.tensor([[0.1, 0.9, 0.2], [0.1, 0.2, 0.3]]),
         lengths=number,
     )
-    torch.testing.assert_close(model.frame_probabilities(output), torch.tensor([0.5, 0.7310586]))
-    pixels = model.mask_probabilities(output, 2, 4)
+    torch.testing.assert_close(model.frame_scores(output), (torch.tensor([1.0, -30.0]) / 4).sigmoid())
     # The centres of 4 columns lie at -1/4, 1/4, 3/4 and 5/4 of the two old ones; beyond the edge nothing changes.
-    expected = torch.tensor([-4.0, -2.0, 2.0, 4.0]).sigmoid().expand(2, 4)
-    torch.testing.assert_close(pixels[0], expected)
-    torch.testing.assert_close(pixels[1], torch.full((2, 4), 0.880797))
+    drawn = torch.tensor([-4.0, -2.0, 2.0, 4.0]).expand(2, 4)
+    torch.testing.assert_close(model.mask_logits(output, 2, 4)[0], drawn)
+    product = torch.tensor(1.0).sigmoid() * drawn.sigmoid()
+    pixels = model.pixel_scores(output, 2, 4)
+    torch.testing.assert_close(pixels[0], (product.logit() / 4).sigmoid())
+    assert pixels[1].max() < 0.001
+
+
+def test_confident_scores_keep_their_order() -> None:
+    """A sigmoid in float32 is 1.0 from 17 on."""
+    logits = torch.linspace(-40, 40, 2001)
+    assert (squashed(logits).diff() > 0).all()
+    assert (both(logits, torch.tensor(50.0)).diff() > 0).all()
+    assert squashed(torch.tensor(0.0)) == 0.5
+    for one, other in ((1e4, -1e4), (-1e4, 1e4), (-1e4, -1e4), (1e4, 1e4)):
+        assert both(torch.tensor(one), torch.tensor(other)).isfinite()
 
 
 def test_score(model: LavidaModel, clips: list[np.ndarray]) -> None:
     output = run(model, clips)
     found = model.score(clips, LISTS)
-    np.testing.assert_array_equal(np.concatenate([each.frames for each in found]), output.object_logits.sigmoid())
+    np.testing.assert_array_equal(np.concatenate([each.frames for each in found]), model.frame_scores(output))
     assert [each.frames.dtype for each in found] == [np.float32] * 2
     assert [each.pixels.shape for each in found] == [(5, 60, 80), (1, 50, 40)]
-    exact = model.mask_probabilities(output, 50, 40)[5:]
+    exact = model.pixel_scores(output, 50, 40)[5:]
     np.testing.assert_allclose(found[1].pixels, exact, atol=1e-6)
     without = model.score(clips, LISTS, pixels=False, collator=model.collator(training=False))
     assert [each.pixels for each in without] == [None, None]

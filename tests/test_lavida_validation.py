@@ -103,7 +103,7 @@ def test_the_figures_are_scikit_learns(folder: Path) -> None:
             labels.append(label)
             seen = ~sample.ignored[frame]
             probability, mask = output.mask_logits[frame, 0].sigmoid().numpy(), sample.masks[frame]
-            heat.append(probability[seen])
+            heat.append((probability * output.object_logits[frame].sigmoid().numpy())[seen])
             inside.append(mask[seen])
             if (mask & seen).any():
                 drawn = (probability > 0.5) & seen

@@ -8,7 +8,7 @@ Each figure is over all frames of all clips together, as in VAD. With `one` list
     wrong names  the same frames and labels, but the clip under the list that does not name its target
     swap         frames that show the target: is the score higher under the list that names it than under the other,
                  the same frame (paired AUC; a tie counts half)
-    pixel AUC    frame score x mask probability, lists of one, all pixels of the same frames
+    pixel AUC    pixel scores (an object is there, and the pixel its own), lists of one, all pixels of the same frames
     IoU          of the mask at probability 1/2, in the frames that show the target, under the list that names it
     motion       the change to the frame before, and to the median frame: the higher AUC of the two
 
@@ -39,10 +39,11 @@ Asked = tuple[str, str, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """One clip under one list. frames: float32 [T]; masks: probabilities float32 [T, S, S]."""
+    """One clip under one list. frames: scores float32 [T]; pixels: scores float32 [T, S, S]; masks: bool [T, S, S]."""
 
     frames: Floats
-    masks: Floats
+    pixels: Floats
+    masks: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,21 +74,27 @@ def _scored(model: LavidaModel, collator: Collator, clip: VadClip) -> dict[str, 
     parts = [_window(model, collator, clip.frames[at : at + WINDOW], asked) for at in range(0, FRAMES, WINDOW)]
     found: dict[str, dict[str, Scored]] = {"one": {}, "many": {}}
     for place, (kind, side, _) in enumerate(asked):
-        frames = np.concatenate([frames[place] for frames, _ in parts])
-        found[kind][side] = Scored(frames=frames, masks=np.concatenate([shown[place] for _, shown in parts]))
+        frames, pixels, masks = (
+            np.concatenate([each[place] for each in column]) for column in zip(*parts, strict=True)
+        )
+        found[kind][side] = Scored(frames=frames, pixels=pixels, masks=masks)
     return found
 
 
 def _window(
     model: LavidaModel, collator: Collator, frames: npt.NDArray[np.uint8], asked: Sequence[Asked]
-) -> tuple[Floats, Floats]:
-    """Frame scores [L, T] and mask probabilities [L, T, S, S] of the same frames under all lists."""
+) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
+    """Frame scores [L, T], pixel scores and masks [L, T, S, S] of the same frames under all lists."""
     batch = collator.clips_to_batch([frames] * len(asked), [names for *_, names in asked])
     features = model.encode_frames(normalised(frames)).repeat(torch.arange(len(frames)).repeat(len(asked)))
     output: Output = model(batch, features)
-    masks = model.mask_probabilities(output, *frames.shape[1:3])
+    size = frames.shape[1:3]
     shape = (len(asked), len(frames))
-    return model.frame_probabilities(output).view(shape).numpy(), masks.view(*shape, *frames.shape[1:3]).numpy()
+    return (
+        model.frame_scores(output).view(shape).numpy(),
+        model.pixel_scores(output, *size).view(*shape, *size).numpy(),
+        (model.mask_logits(output, *size) > 0).view(*shape, *size).numpy(),
+    )
 
 
 def _figures(clips: Sequence[VadClip], scored: Sequence[dict[str, Scored]], kind: str) -> Figures:
@@ -102,11 +109,11 @@ def _figures(clips: Sequence[VadClip], scored: Sequence[dict[str, Scored]], kind
         if right is not None:
             scores.append(right.frames)
             labels.append(np.zeros_like(clip.labels))
-            pixels.update(right.masks * right.frames[:, None, None], clip.masks)
+            pixels.update(right.pixels, clip.masks)
             won.append(0.5 + 0.5 * np.sign(right.frames[shown] - blank.frames[shown]))
-            ious.append(_iou(right.masks[shown] > 0.5, clip.masks[shown]))
+            ious.append(_iou(right.masks[shown], clip.masks[shown]))
         scores.append(blank.frames)
-        pixels.update(blank.masks * blank.frames[:, None, None], np.zeros_like(clip.masks))
+        pixels.update(blank.pixels, np.zeros_like(clip.masks))
     truth = np.concatenate([clip.labels for clip in clips])
     return Figures(
         frame_auc=float(frame_auc(np.concatenate(scores), np.concatenate(labels))),

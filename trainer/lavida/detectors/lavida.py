@@ -54,7 +54,9 @@ class LavidaSettings(Settings):
 
 
 class Lavida(Detector):
-    """The trained model; see the module. Pixel scores are float32, the probability of the mask at the frame's size."""
+    """The trained model; see the module. Pixel scores are float32, at the frame's size: that an object is there, and
+    the pixel its own.
+    """
 
     name = "lavida"
     settings = LavidaSettings

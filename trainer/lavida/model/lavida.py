@@ -56,10 +56,29 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """The scores of one clip. frames: float32 [T]; pixels: float32 [T, H, W], or None; all in 0..1."""
+    """The scores of one clip. frames: float32 [T]; pixels: float32 [T, H, W], or None; all in 0..1, see `squashed`."""
 
     frames: npt.NDArray[np.float32]
     pixels: npt.NDArray[np.float32] | None
+
+
+TEMPERATURE = 4.0
+"""What logits are divided by before they become scores."""
+
+
+def squashed(logits: Tensor) -> Tensor:
+    """Scores in 0..1, 1/2 for a logit of 0. A plain sigmoid is 1.0 in float32 from 17 on, and confident scores would no
+    longer be ranked; this one tells them apart up to 40.
+    """
+    return (logits / TEMPERATURE).sigmoid()
+
+
+def both(objects: Tensor, masks: Tensor) -> Tensor:
+    """The logit of the product of two probabilities, given as logits: of an object being there, and of a pixel being
+    its own. No loss asks what the decoder draws where nothing is (see `loss.py`), so masks alone are no scores; SAM 2
+    leaves them out where its object logit is negative.
+    """
+    return -torch.logaddexp(torch.logaddexp(-objects, -masks), -objects - masks)
 
 
 class LavidaModel(nn.Module):
@@ -172,20 +191,22 @@ class LavidaModel(nn.Module):
         )
 
     @staticmethod
-    def frame_probabilities(output: Output) -> Tensor:
+    def frame_scores(output: Output) -> Tensor:
         """The frame scores, float32 [F] in 0..1."""
-        return output.object_logits.sigmoid()
+        return squashed(output.object_logits)
+
+    @classmethod
+    def pixel_scores(cls, output: Output, height: int, width: int) -> Tensor:
+        """The scores of pixels, float32 [F, height, width] in 0..1: an object is there, and they are its own."""
+        return squashed(both(output.object_logits[:, None, None], cls.mask_logits(output, height, width)))
 
     @staticmethod
-    def mask_probabilities(output: Output, height: int, width: int) -> Tensor:
-        """The likeliest mask of each frame at the frame's own size, float32 [F, height, width] in 0..1.
-
-        The logits are resized, bilinear, and then squashed: edges stay sharp.
-        """
+    def mask_logits(output: Output, height: int, width: int) -> Tensor:
+        """The likeliest mask of each frame at the frame's own size, resized bilinear: logits [F, height, width]."""
         best = output.iou_scores.argmax(dim=1)
         chosen = output.mask_logits[torch.arange(len(best), device=best.device), best]
         sized = nn.functional.interpolate(chosen[:, None], (height, width), mode="bilinear", align_corners=False)
-        return sized[:, 0].sigmoid()
+        return sized[:, 0]
 
     @torch.no_grad()
     def score(
@@ -208,15 +229,16 @@ class LavidaModel(nn.Module):
             output = self(batch)
         finally:
             self.train(training)
-        frames = self.frame_probabilities(output)
         found = []
         for clip, (start, stop) in zip(clips, _spans([len(clip) for clip in clips]), strict=True):
-            probabilities = None
-            if pixels:
-                masks, iou = output.mask_logits[start:stop], output.iou_scores[start:stop]
-                part = replace(output, mask_logits=masks, iou_scores=iou)
-                probabilities = self.mask_probabilities(part, *clip.shape[1:3]).cpu().numpy()
-            found.append(Scores(frames=frames[start:stop].cpu().numpy(), pixels=probabilities))
+            part = replace(
+                output,
+                object_logits=output.object_logits[start:stop],
+                mask_logits=output.mask_logits[start:stop],
+                iou_scores=output.iou_scores[start:stop],
+            )
+            shown = self.pixel_scores(part, *clip.shape[1:3]).cpu().numpy() if pixels else None
+            found.append(Scores(frames=self.frame_scores(part).cpu().numpy(), pixels=shown))
         return found
 
     def train_only(self, parts: Sequence[Part]) -> None:

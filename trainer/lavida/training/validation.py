@@ -5,7 +5,7 @@ lists drawn afresh (`resample`): of one name, of up to eight, and as the corpus 
 the same at each validation. The best checkpoint is chosen by the mean over these, and never on a test set.
 
     frame AUC   of the frame scores, all frames of a labelled sample together
-    pixel AUC   of the mask's probability, as the detector gives it, at the size of the logits, without ignored pixels
+    pixel AUC   of what the detector's pixel scores are made of, at the size of the logits, without ignored pixels
     iou         of the mask at logit 0 with the anomaly, mean over the frames that show one
 
 A frame labelled 255 leaves all three, as does a sample that cannot be read, within `data.tolerance`. A metric that has
@@ -33,6 +33,7 @@ from aesampler.sample import Sample
 from aesampler.stream import Cache, mix
 from lavida.data import Batch
 from lavida.metrics import PixelAuc, frame_auc
+from lavida.model.lavida import both
 from lavida.training import loss
 from lavida.training.feed import Collate, check_split, located
 from lavida.training.parallel import World, resharded
@@ -85,7 +86,9 @@ class _Collated:
 
 @dataclass(slots=True)
 class Tally:
-    """What one process has seen of one kind of lists. scores, labels: one array a batch."""
+    """What one process has seen of one kind of lists. scores (logits: a metric asks for their order alone), labels: one
+    array a batch.
+    """
 
     scores: list[np.ndarray[Any, Any]] = field(default_factory=list)
     labels: list[np.ndarray[Any, Any]] = field(default_factory=list)
@@ -96,15 +99,16 @@ class Tally:
         """Count the frames of the samples that are chosen."""
         labels_F, masks_FHW, seen_FHW = loss.targets(batch)
         kept_F = loss.counted(batch) & torch.tensor(chosen, device=labels_F.device)[batch.owner]
-        scores_F = output.object_logits[kept_F].float().sigmoid()
+        objects_F = output.object_logits[kept_F].float()
         logits_FHW = output.mask_logits[kept_F, 0].float()
         masks_FHW, seen_FHW = masks_FHW[kept_F], seen_FHW[kept_F]
-        self.scores.append(scores_F.cpu().numpy())
+        self.scores.append(objects_F.cpu().numpy())
         self.labels.append(labels_F[kept_F].cpu().numpy())
         shown_F = masks_FHW.flatten(1).any(1)
         overlaps = loss.overlap(logits_FHW[shown_F, None], masks_FHW[shown_F], seen_FHW[shown_F])
         self.overlaps += overlaps[:, 0].tolist()
-        self.pixels.update(logits_FHW.sigmoid().cpu().numpy(), masks_FHW.cpu().numpy(), (~seen_FHW).cpu().numpy())
+        shown_FHW = both(objects_F[:, None, None], logits_FHW)
+        self.pixels.update(shown_FHW.cpu().numpy(), masks_FHW.cpu().numpy(), (~seen_FHW).cpu().numpy())
 
     def state(self) -> dict[str, Any]:
         """All of it, to be sent to the other processes."""
