@@ -72,9 +72,9 @@ def build_corpus(
         if finished is not None:
             return Outcome(head=finished, built=0, kept=len(plan.tasks))
         stack.enter_context(executor)  # a cluster that does not answer is told before anything is written
-        _begin(plan, out, fresh=fresh, retry_failed=retry_failed)
+        _begin(plan, out, fresh=fresh)
         try:
-            return _built(plan, out, executor, progress)
+            return _built(plan, out, executor, progress, retry_failed)
         except (CorpusError, StorageError):
             # A store has no lock: a build of the same plan may have made the whole corpus, and tidied up, meanwhile.
             finished = None if out.is_local else _finished(plan, out, retry_failed)
@@ -83,12 +83,12 @@ def build_corpus(
             return Outcome(head=finished, built=0, kept=len(plan.tasks))
 
 
-def _built(plan: Plan, out: Folder, executor: Executor, progress: Progress | None) -> Outcome:
+def _built(plan: Plan, out: Folder, executor: Executor, progress: Progress | None, retry_failed: bool) -> Outcome:
     """What is missing in `out`, made; then the end of the build."""
     for name, vocabulary in plan.vocabularies.items():
         if not out.exists(f"vocabulary/{name}.parquet"):
             out.commit(f"vocabulary/{name}.parquet", vocabulary.write)
-    done = _done(plan, out)
+    done = _done(plan, out, retry_failed)
     todo = [task for task in plan.tasks if paths(plan.recipe, task)[1] not in done]
     reports = dict(done)
     job = _job(plan, out, executor)
@@ -137,13 +137,16 @@ def _finished(plan: Plan, out: Folder, retry_failed: bool) -> CorpusHead | None:
         return None
     head = CorpusHead.read(out)
     _refuse(_identity(json.loads(out.read(HEAD))), plan.identity(), out)
-    if retry_failed and head.failures:
+    present = out.list()
+    tars = {entry.path: entry.bytes for _, _, part in head.parts() for entry in part.shards}
+    rows = {entry.path: entry.bytes for _, _, part in head.parts() for entry in part.manifests}
+    if (retry_failed and head.failures) or not (tars | rows).items() <= present.items():
         return None
     out.remove_tree(STATE)
     return head
 
 
-def _begin(plan: Plan, out: Folder, *, fresh: bool, retry_failed: bool) -> None:
+def _begin(plan: Plan, out: Folder, *, fresh: bool) -> None:
     """Make `out` ready for shards: its own plan in .build/, nothing of another one."""
     present = out.list()
     if HEAD not in present and PLAN not in present:
@@ -164,13 +167,6 @@ def _begin(plan: Plan, out: Folder, *, fresh: bool, retry_failed: bool) -> None:
     there = out.read(PLAN)  # read back: a store without conditional puts lets two builds both believe they were first
     if there != mine:
         _refuse(json.loads(there), plan.identity(), out)
-    if retry_failed:
-        out.remove(HEAD)
-        for path, report in _done(plan, out).items():
-            if report.failures:
-                out.remove(path)
-                if report.path:
-                    out.remove(report.path)
 
 
 def _plan_text(plan: Plan) -> bytes:
@@ -241,11 +237,25 @@ def _require_room(plan: Plan, out: Folder) -> None:
         )
 
 
-def _done(plan: Plan, out: Folder) -> dict[str, ShardReport]:
-    """The finished shards of a plan, by the path of their Parquet."""
-    present = out.list("manifest")
-    wanted = {paths(plan.recipe, task)[1] for task in plan.tasks}
-    return {path: ShardReport.read(out, path) for path in present if path in wanted}
+def _done(plan: Plan, out: Folder, retry_failed: bool) -> dict[str, ShardReport]:
+    """The finished shards of a plan, by the path of their Parquet. Those whose tar is gone, or was cut, are removed, to
+    be made again; with `retry_failed` those that hold failed records too.
+    """
+    present = out.list()
+    done: dict[str, ShardReport] = {}
+    again: dict[str, ShardReport] = {}
+    for path in (paths(plan.recipe, task)[1] for task in plan.tasks):
+        if path in present:
+            report = ShardReport.read(out, path)
+            whole = not report.path or present.get(report.path) == report.bytes
+            (done if whole and not (retry_failed and report.failures) else again)[path] = report
+    if len(done) < len(plan.tasks):
+        out.remove(HEAD)
+    for path, report in again.items():
+        out.remove(path)
+        if report.path:
+            out.remove(report.path)
+    return done
 
 
 # -- counting and closing ----------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from aesampler import command, sources
 from aesampler.build import build_corpus
 from aesampler.command import debug_option, json_option, together
 from aesampler.corpus import Corpus
-from aesampler.errors import AesamplerError, RecipeError
+from aesampler.errors import UNREADABLE, AesamplerError, RecipeError
 from aesampler.executors import Executor
 from aesampler.plan import Plan, audited, catalog_of, plan_corpus
 from aesampler.progress import Reporter
@@ -455,7 +455,7 @@ def _option(text: str) -> tuple[str, Any]:
         raise click.UsageError(f"--option {text}: write NAME=VALUE")
     try:
         return name, yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except UNREADABLE as error:
         raise click.UsageError(f"--option {text}: the value is no YAML: {' '.join(str(error).split())}") from error
 
 

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import yaml
+
+UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
+"""What PyYAML raises where a text is no YAML, or says a day that no month has, or nests too deep."""
+
 
 class AesamplerError(Exception):
     """Base of all errors made for people.

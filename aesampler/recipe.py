@@ -34,7 +34,7 @@ from pydantic import (
 )
 
 from aesampler import sources
-from aesampler.errors import RecipeError
+from aesampler.errors import UNREADABLE, RecipeError
 from aesampler.exposure import ExposureSettings
 from aesampler.sources.source import Source, Subset
 from aesampler.storage import Folder
@@ -128,7 +128,7 @@ class SourceEntry(_Part):
     root: str
     split: Subset | dict[Subset, Annotated[float, Field(gt=0.0, le=1.0)]] = "train"
     weight: float | None = Field(default=None, gt=0.0)
-    limit: int | None = Field(default=None, ge=1)
+    limit: int | None = Field(default=None, ge=1, le=2**53)
     exposure: dict[str, Any] = Field(default_factory=dict)
     options: dict[str, Any] = Field(default_factory=dict, exclude=True)
 
@@ -244,7 +244,7 @@ class Recipe(_Part):
         """The recipe of YAML text, with paths relative to `base`."""
         try:
             body = yaml.load(text, Loader=_UniqueKeys)  # a SafeLoader
-        except yaml.YAMLError as error:
+        except UNREADABLE as error:
             raise RecipeError(f"not YAML: {error}", where=where) from error
         if not isinstance(body, dict):
             raise RecipeError("a recipe is a mapping of keys", where=where, got=type(body).__name__)

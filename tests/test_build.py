@@ -400,6 +400,24 @@ def test_failed_records_can_be_tried_again(world: Path) -> None:
     assert sha256s(out) == sha256s(world / "good")
 
 
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: os.truncate(path, 5000)])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_shard_that_was_lost_is_made_again(world: Path, harm: Callable[[Path], None], whole: bool) -> None:
+    """Of a finished corpus and of an unfinished one."""
+    build(coco_only(world), world / "good")
+    out = world / "out"
+    if whole:
+        build(coco_only(world), out)
+    else:
+        with pytest.raises(StorageError):
+            build_corpus(plan_corpus(coco_only(world)), Folder.at(out), StopAfter(2))
+    harm(sorted(out.rglob("*.tar"))[0])
+    outcome = build(coco_only(world), out)
+    assert (outcome.built, outcome.kept) == ((1, 4) if whole else (4, 1))
+    assert sha256s(out) == sha256s(world / "good")
+    assert build(coco_only(world), out).built == 0
+
+
 def test_a_split_without_a_sample_cannot_be_streamed(world: Path) -> None:
     made = recipe(world, sources=[SOURCES[0]], tolerance={"bad_records": 0.9})
     build(made, world / "whole")

@@ -278,6 +278,14 @@ def test_a_directory_of_videos(tmp_path: Path) -> None:
         find_sources([str(tmp_path / "lost.mp4")])
 
 
+def test_a_directory_of_videos_and_pictures_is_not_clear(tmp_path: Path) -> None:
+    """Two thumbnails are no video."""
+    worlds_videos.write_video(tmp_path / "mixed/cam.mp4", worlds_videos.numbered(3))
+    Image.new("RGB", (8, 8)).save(tmp_path / "mixed/thumb.jpg")
+    with pytest.raises(SourceError, match=r"holds pictures and videos: .*; got cam.mp4 beside pictures; name the"):
+        find_sources([str(tmp_path / "mixed")])
+
+
 def test_answers_are_no_videos(tmp_path: Path) -> None:
     """Asked again about the same directory, with the answers in it."""
     for name in ("a.mp4", "b.mp4"):

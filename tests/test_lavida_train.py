@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -105,10 +106,44 @@ def test_the_loss_falls(straight: Any) -> None:
 
 
 def test_another_run_in_the_same_folder_is_refused(folder: Path, straight: Any) -> None:
-    with pytest.raises(TrainingError, match=r"another optimizer.lr; got 0.5; allowed: 0.001; .* --fresh"):
+    with pytest.raises(RecipeError, match=r"another optimizer.lr; got 0.5; allowed: 0.001; .* --fresh"):
         train(config(folder, out="straight", optimizer__lr=0.5))
     # How and where it runs may change.
     assert train(config(folder, out="straight", batch__per_process=4, checkpoint__keep=9)).steps == 6
+
+
+def test_what_is_no_run_of_ours_is_not_replaced(folder: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "metrics.jsonl", "model/model.safetensors", "checkpoints/step-00000007/mine"):
+        path = tmp_path / name.replace("/", "-") / name
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+        for resume in (True, False) if not name.startswith("checkpoints") else (False,):
+            with pytest.raises(
+                RecipeError, match=r"holds something that is no training run; got .*; give another `out`"
+            ):
+                train(config(folder, out=str(tmp_path / name.replace("/", "-"))), resume=resume)
+        assert [each for each in path.parents[name.count("/")].rglob("*") if each.is_file()] == [path]
+        assert path.read_text() == "mine"
+    with pytest.raises(RecipeError, match=r"no training run; got corpus.json"):
+        train(config(folder, out="corpus"))
+
+
+def test_a_model_outlives_its_checkpoints(folder: Path) -> None:
+    settings = config(folder, out="kept", steps=2)
+    model = train(settings).model
+    before = (model / "model.safetensors").read_bytes()
+    shutil.rmtree(settings.folder / "checkpoints")
+    with pytest.raises(RecipeError, match=r"has ended, and its checkpoints are gone; give another .* --fresh"):
+        train(settings)
+    assert (model / "model.safetensors").read_bytes() == before
+    assert train(settings, resume=False).steps == 2
+
+
+def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_again(folder: Path) -> None:
+    settings = config(folder, out="early", steps=2, checkpoint__every=2)
+    with pytest.raises(Stopped):
+        train(settings, after_step=stop_at(1))
+    assert train(settings).steps == 2
 
 
 def test_fresh_begins_anew(folder: Path) -> None:

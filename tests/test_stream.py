@@ -222,6 +222,7 @@ def test_several_corpora(corpus: Corpus, tmp_path: Path) -> None:
         ({"window": 0}, "window: a stream cannot be so"),
         ({"last": "keep"}, "last: a stream cannot be so; got 'keep'; allowed: drop, pad"),
         ({"resize": (0, 5)}, "resize: a stream cannot be so"),
+        ({"resize": 0}, "resize: a stream cannot be so"),
         ({"resample": {"anomaly_probabilty": 1.0}}, "resample.anomaly_probabilty: Extra inputs"),
         ({"resample": {"similarity": {"model": "a", "pretrained": "b", "reject_above": 0.5}}}, "measured in the build"),
     ],

@@ -47,7 +47,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.cache is not None and not isinstance(self.cache, Cache):
             object.__setattr__(self, "cache", Cache(self.cache))
-        sides = self.resize if isinstance(self.resize, tuple) else (self.resize or 1,)
+        sides = self.resize if isinstance(self.resize, tuple) else (1 if self.resize is None else self.resize,)
         allowed = {
             "world_size": (self.world_size >= 1, "1 or more"),
             "rank": (0 <= self.rank < self.world_size, f"0 to {self.world_size - 1}"),

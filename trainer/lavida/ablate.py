@@ -31,7 +31,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from rich.table import Table
 
-from aesampler.errors import RecipeError
+from aesampler.errors import UNREADABLE, RecipeError
 from lavida.benchmarks import NAMES, published
 from lavida.benchmarks.benchmark import Metric
 from lavida.evaluate import Executor, Settings, evaluate, refused
@@ -195,7 +195,7 @@ def load_grid(path: Path) -> Grid:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RecipeError("there is no such file", where=str(path)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise RecipeError(f"this is no YAML: {' '.join(str(error).split())}", where=str(path)) from error
     if not isinstance(document, dict):
         raise RecipeError("a grid is a mapping with name, detector, columns and rows", where=str(path))

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from aesampler import command
 from aesampler.command import debug_option, json_option, together
-from aesampler.errors import AesamplerError, DetectorError
+from aesampler.errors import UNREADABLE, AesamplerError, DetectorError
 from aesampler.progress import Reporter
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _pairs(context: click.Context, parameter: click.Parameter, given: tuple[str,
             raise click.BadParameter(f"{name.strip()} is given by an option of its own", context, parameter)
         try:
             found[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except UNREADABLE as error:
             raise click.BadParameter(f"the value of {name} is no YAML: {value!r}", context, parameter) from error
     return found
 

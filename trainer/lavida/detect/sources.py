@@ -62,9 +62,17 @@ def _expand(given: str, answers: Path | None) -> Iterable[str]:
         return [given]
     if _inside(path, answers):
         return []
-    if video.holds_pictures(path):
-        return [given]
     found = list(video.found_in(path))
+    if video.holds_pictures(path):
+        beside = [place.name for place in found if place.parent == path and place.is_file()]
+        if beside:
+            raise SourceError(
+                "a folder holds pictures and videos: it is not clear which are meant",
+                where=given,
+                got=f"{beside[0]} beside pictures",
+                do="name the videos themselves; pictures that are the frames of one go into a folder of their own",
+            )
+        return [given]
     if not found:
         endings = ", ".join(sorted(video.VIDEOS))
         raise SourceError("a folder holds no video and no pictures", where=given, allowed=f"files ending in {endings}")

@@ -35,13 +35,16 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.optim import AdamW
 
-from aesampler.errors import StorageError, TrainingError
+from aesampler.errors import RecipeError, StorageError, TrainingError
 from lavida.model import LavidaModel
 from lavida.model.config import ModelConfig
+from lavida.training.log import METRICS
 from lavida.training.parallel import World
 
 VERSION = 1
 STATE = "state.json"
+CONFIG = "config.json"
+"""The run's own, in its folder."""
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 PROBES = 16
 """Numbers of each frozen tensor that its digest looks at."""
@@ -68,6 +71,30 @@ class Checkpoints:
     def __init__(self, out: Path, settings: CheckpointSettings, world: World) -> None:
         self.folder = out / "checkpoints"
         self.settings, self.world = settings, world
+
+    def check(self, *, fresh: bool) -> None:
+        """Raises RecipeError where the run's folder holds what a run that begins in it would replace, and that is not
+        a run's; and where it holds what has come out of a run, unless `fresh`.
+        """
+        out = self.folder.parent
+        if not fresh and self.last() is not None:
+            return  # which says itself what run it is of
+        ours = _is_run(out / CONFIG)
+        made = (CONFIG, METRICS, "tensorboard", "model", *(f"checkpoints/{path.name}" for path in self.all()))
+        taken = next((name for name in ("corpus.json", *(() if ours else made)) if (out / name).exists()), None)
+        if taken is not None:
+            raise RecipeError(
+                "the run's folder holds something that is no training run",
+                where=str(out),
+                got=taken,
+                do="give another `out`",
+            )
+        if not fresh and (out / "model").exists():
+            raise RecipeError(
+                "the run in this folder has ended, and its checkpoints are gone",
+                where=str(out),
+                do="give another `out`, or begin anew with --fresh, which replaces its model",
+            )
 
     def clean(self, *, fresh: bool) -> None:
         """Make the folder, without what a killed run left half written; fresh: without any checkpoint. Raises
@@ -169,6 +196,15 @@ def read_state(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("version") != VERSION:
         raise TrainingError("the checkpoint is of another version", where=str(path), allowed=f"version {VERSION}")
     return state
+
+
+def _is_run(config: Path) -> bool:
+    """Whether a file is the config.json of a run."""
+    try:
+        found = json.loads(config.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"steps", "out", "data", "model"} <= found.keys()
 
 
 def load_model(path: Path, device: str | torch.device = "cpu") -> LavidaModel:

@@ -78,8 +78,11 @@ def launch(
     config.folder.mkdir(parents=True, exist_ok=True)
     # Both once, here: a worker may die with its node and leave a lock behind; one that starts again must go on.
     with held(config.folder, World()), begin(address, workers), _told(config):
-        if not resume and not begun_again():
-            Checkpoints(config.folder, config.checkpoint, World()).clean(fresh=True)
+        checkpoints = Checkpoints(config.folder, config.checkpoint, World())
+        fresh = not resume and not begun_again()
+        checkpoints.check(fresh=fresh)
+        if fresh:
+            checkpoints.clean(fresh=True)
         _check_seen(config)
         return _to_the_end(config, workers)
 

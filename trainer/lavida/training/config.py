@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from aesampler.errors import RecipeError
+from aesampler.errors import UNREADABLE, RecipeError
 from lavida.model.config import ModelConfig
 from lavida.training.checkpoint import CheckpointSettings
 from lavida.training.feed import BatchSettings, FeedSettings
@@ -163,7 +163,7 @@ def assignment(text: str) -> tuple[str, Any]:
         raise RecipeError("this sets nothing", where="--set", got=text, allowed="KEY.KEY=VALUE")
     try:
         return key.strip(), _number(yaml.safe_load(value))
-    except yaml.YAMLError as error:
+    except UNREADABLE as error:
         raise RecipeError(
             f"the value is not YAML: {' '.join(str(error).split())}", where=f"--set {key}", got=value
         ) from error
@@ -193,7 +193,7 @@ def _read(file: Path) -> dict[str, Any]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot be read: {error}", where=str(file)) from error
-    except yaml.YAMLError as error:
+    except UNREADABLE as error:
         raise RecipeError(f"not YAML: {error}", where=str(file)) from error
     if not isinstance(document, dict):
         raise RecipeError("a run is a mapping of keys", where=str(file), got=type(document).__name__)

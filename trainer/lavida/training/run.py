@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from aesampler.errors import AesamplerError, LockedError, StorageError, TrainingError
+from aesampler.errors import AesamplerError, LockedError, RecipeError, StorageError
 from aesampler.storage import Folder
 from lavida.training.config import TrainConfig
 from lavida.training.feed import Feed
@@ -101,12 +101,12 @@ class Run:
         }
 
     def restore(self, path: Path, state: Mapping[str, Any]) -> None:
-        """Go on from a state. Raises TrainingError where it is of another run."""
+        """Go on from a state. Raises RecipeError where it is of another run."""
         mine = json.loads(json.dumps(self.config.identity()))
         theirs = state["identity"]
         for key in sorted({*mine, *theirs}):
             if mine.get(key) != theirs.get(key):
-                raise TrainingError(
+                raise RecipeError(
                     f"the run in this folder has another {key}",
                     where=str(path.parents[1]),
                     got=json.dumps(mine.get(key)),

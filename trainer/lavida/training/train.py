@@ -23,7 +23,7 @@ from aesampler.progress import Reporter
 from lavida.data.memory import ran_out
 from lavida.model import LavidaModel
 from lavida.training import checkpoint, parallel
-from lavida.training.checkpoint import Checkpoints
+from lavida.training.checkpoint import CONFIG, Checkpoints
 from lavida.training.config import TrainConfig
 from lavida.training.feed import Feed
 from lavida.training.log import Meter, RunLog
@@ -57,8 +57,8 @@ def train(
 
     hold: the folder, against another run in it; False where the caller does. after_step: called by every process after
     each optimizer step, with the step (from 1) and its metrics. Raises RecipeError, CorpusError, ModelError for what is
-    asked wrongly; LockedError where another run is in the folder; TrainingError for a loss that is no number, for too
-    little memory, for a checkpoint of another run.
+    asked wrongly, or a folder that holds something else; LockedError where another run is in it; TrainingError for a
+    loss that is no number, for too little memory.
     """
     with (
         parallel.joined() as world,
@@ -141,6 +141,8 @@ def _begun(
 ) -> Run:
     """The run at its beginning, or where its last checkpoint has it."""
     resume = resume or any(checkpoints.world.gather(parallel.begun_again()))  # on one node it may not be told
+    if checkpoints.world.first:
+        checkpoints.check(fresh=not resume)
     checkpoints.clean(fresh=not resume)
     run = Run(config, frozen)
     last = checkpoints.last()
@@ -150,9 +152,9 @@ def _begun(
         feed.load_state_dict(checkpoints.load(last, model, optimizer)["stream"])
     if checkpoints.world.first:
         text = json.dumps(config.model_dump(mode="json"), indent=1)
-        temporary = config.folder / ".config.json.tmp"
+        temporary = config.folder / f".{CONFIG}.tmp"
         temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, config.folder / "config.json")
+        os.replace(temporary, config.folder / CONFIG)
     return run
 
 
