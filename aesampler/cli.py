@@ -13,7 +13,7 @@ import dataclasses
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from rich.text import Text
 
 from aesampler import command, sources
 from aesampler.build import build_corpus
-from aesampler.command import debug_option, json_option, together
+from aesampler.command import debug_option, filled, json_option, together
 from aesampler.corpus import Corpus
 from aesampler.errors import UNREADABLE, AesamplerError, RecipeError
 from aesampler.executors import Executor
@@ -285,22 +285,24 @@ def show(
     if key is not None and grid is not None:
         raise click.UsageError("--key shows one sample, --grid many: give one of them")
     if key is None and grid is None:
+        if out is not None:
+            raise click.UsageError("--out is for a picture: give --grid N or --key KEY too")
         summary = figures.summary(opened)
         if as_json:
             _print_json(summary.to_json())
         else:
             _print(summary)
         return
+    target = _own_place(out or f"{key or 'grid'}.png", opened, (".png",) if key is None else (".png", ".webp"))
     if key is not None:
-        sample, name = opened[key], f"{key}.png"
-        moving = Path(out or name).suffix.lower() == ".webp"
+        sample = opened[key]
+        moving = target.suffix.lower() == ".webp"
         frames = pictures.animation(sample) if moving else [pictures.overlay(sample)]
         told: dict[str, Any] = figures.describe(sample) | {"categories": figures.reasons(opened, sample)}
     else:
         assert grid is not None
-        frames, name, moving = [pictures.contact_sheet(opened, grid, seed)], "grid.png", False
+        frames, moving = [pictures.contact_sheet(opened, grid, seed)], False
         told = {"corpus": opened.folder.url, "samples": min(grid, len(opened))}
-    target = Path(out or name)
     target.parent.mkdir(parents=True, exist_ok=True)
     if moving:
         frames[0].save(target, format="WEBP", save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0)
@@ -360,9 +362,7 @@ def report(corpus: str, out: str | None, samples: int, seed: int, as_json: bool,
     from aesampler.report.page import report as page
 
     opened = Corpus.open(expand(corpus))
-    target = Path(out or f"{opened.head.name}-report.html")
-    if opened.folder.is_local and target.resolve().is_relative_to(Path(opened.folder.path).resolve()):
-        raise click.UsageError(f"--out {target} lies in the corpus, which holds its own files only: give another place")
+    target = _own_place(out or f"{opened.head.name}-report.html", opened, (".html", ".htm"))
     text = page(opened, samples=samples, seed=seed).encode()
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(text)
@@ -378,7 +378,10 @@ def report(corpus: str, out: str | None, samples: int, seed: int, as_json: bool,
 @cli.command(name="sources")
 @click.argument("format", required=False)
 @click.option(
-    "--check", "root", help="Look at a dataset of this format at ROOT and say what is there, or what is missing."
+    "--check",
+    "root",
+    callback=filled,
+    help="Look at a dataset of this format at ROOT and say what is there, or what is missing.",
 )
 @click.option(
     "--subset",
@@ -478,7 +481,7 @@ def init(format: str, out: str | None, debug: bool) -> None:
 
 
 @cli.command()
-@click.option("--out", default="aesampler-demo", show_default=True, help="The folder to make.")
+@click.option("--out", default="aesampler-demo", show_default=True, callback=filled, help="The folder to make.")
 @debug_option
 def demo(out: str, debug: bool) -> None:
     """Draw a small world, write it as COCO and YouTube-VOS, build a corpus from it, and show it: under a minute."""
@@ -490,9 +493,22 @@ def demo(out: str, debug: bool) -> None:
             click.echo(line)
 
 
+def _own_place(out: str, corpus: Corpus, endings: Sequence[str]) -> Path:
+    """Where what is made of a corpus goes. Raises UsageError for a place in the corpus itself, and for a name of what
+    is something else, as of a recipe.
+    """
+    target = Path(out)
+    if target.suffix.lower() not in endings:
+        raise click.UsageError(f"--out {target}: the name must end in {' or '.join(endings)}")
+    if corpus.folder.is_local and target.resolve().is_relative_to(Path(corpus.folder.path).resolve()):
+        raise click.UsageError(f"--out {target} lies in the corpus, which holds its own files only: give another place")
+    return target
+
+
 def _print(shown: Any) -> None:
     """Print a rich table or text on stdout, at the terminal's width, or wide where there is none."""
-    console = Console() if sys.stdout.isatty() else Console(width=160, no_color=True)
+    terminal = sys.stdout is not None and sys.stdout.isatty()  # None: closed by who called
+    console = Console() if terminal else Console(width=160, no_color=True)
     console.print(shown if not isinstance(shown, str) else Text(shown))
 
 

@@ -21,6 +21,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON o
 debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 
 
+def filled(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """For an option that names a place: "", as an unset variable of a shell gives it, is no name of the current one."""
+    if value == "":
+        raise click.BadParameter("it is empty; '.' is the current folder", context, parameter)
+    return value
+
+
 def together(*options: Callable[..., Any]) -> Callable[..., Any]:
     """Options that several commands share, in order, as one decorator."""
     return lambda command: functools.reduce(lambda made, option: option(made), reversed(options), command)
@@ -34,8 +41,13 @@ def run(program: str, group: click.Group, arguments: list[str]) -> int:
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as error:
         return error.exit_code
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        return 2
+    except click.ClickException as error:
+        told = " ".join(error.format_message().split()).rstrip(".")
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        click.echo(f"{program}: {told}{f'; see {context.command_path} --help' if context else ''}", err=True)
         return 2
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped; what is finished is kept", err=True)
@@ -47,6 +59,6 @@ def run(program: str, group: click.Group, arguments: list[str]) -> int:
     except (AesamplerError, OSError) as error:
         if debug:
             traceback.print_exc()
-        told = error if isinstance(error, AesamplerError) else StorageError.of(error)
-        click.echo(f"{program}: {told}", err=True)
-        return told.exit_code
+        known = error if isinstance(error, AesamplerError) else StorageError.of(error)
+        click.echo(f"{program}: {known}", err=True)
+        return known.exit_code

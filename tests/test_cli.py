@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import corpora
 import pytest
 import worlds
 import worlds_videos
@@ -21,6 +22,11 @@ def config(tmp_path: Path) -> Path:
     file = tmp_path / "r.yaml"
     file.write_text("name: tiny\nout: corpus\nseed: 1\nsources: [{name: coco, format: coco, root: coco}]\n")
     return file
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    return corpora.write(tmp_path / "tiny", (corpora.Part(source="coco", shards=(4,)),)).path
 
 
 def test_from_recipe_to_picture(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,3 +182,36 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"  {command} " in told
         assert run([command, "--help"]) == 0
         assert "--debug" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "place", ["{corpus}/corpus.json", "{corpus}/x.png", "recipe.yaml", "sheet.jpg", "sheet", "moving.webp"]
+)
+def test_pictures_take_the_place_of_nothing_else(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    target = tmp_path / place.format(corpus=tiny)
+    if not target.exists():
+        target.write_text("mine")
+    before = target.read_bytes()
+    assert run(["show", str(tiny), "--grid", "2", "--out", str(target)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert target.read_bytes() == before
+    if target.read_text() == "mine":
+        target.unlink()
+
+
+def test_mistakes_are_one_line(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = {
+        ("show", str(tiny), "--out", "a.png"): "give --grid N or --key KEY too",
+        ("show",): "Missing argument 'CORPUS'; see aesampler show --help",
+        ("show", str(tiny), "--gird", "2"): "Did you mean '--grid'?",
+        ("sources", "coco", "--check", ""): "it is empty",
+        ("demo", "--out", ""): "it is empty",
+        ("sources", "coco", "--check", "x", "--option", "limit=2026-02-30"): "day",
+    }
+    for arguments, said in told.items():
+        assert run(list(arguments)) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("aesampler: ")
+        assert said in line

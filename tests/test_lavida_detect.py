@@ -39,7 +39,6 @@ class Script(Detector):
     """Scores frames by a list, and masks the right half of those above a half."""
 
     name = "script"
-    uses_categories = False
     threshold = 0.5
 
     def __init__(self, scores: Sequence[float], *, pixel: bool = False, lag: int = 1) -> None:
@@ -210,6 +209,29 @@ def test_names_that_matplotlib_would_take_for_formulas(tmp_path: Path) -> None:
     job = Job(anomalies=("a $\\frac{1}$ bill",), overlay=False)
     (told,) = detect([str(tmp_path / "$x_1$.mp4")], job, tmp_path / "out", Script([0.3]))
     assert told.name == "x_1"
+
+
+@pytest.mark.parametrize("words", ["\u81ea\u8ee2\u8eca \U0001f6b2", "word " * 2000, "a\nb"])
+def test_words_of_any_kind_have_a_picture(tmp_path: Path, words: str) -> None:
+    """The font has no such letters, and the picture no such width; warnings are errors."""
+    worlds_videos.write_video(tmp_path / "a.mp4", worlds_videos.numbered(5))
+    (told,) = detect([str(tmp_path / "a.mp4")], Job(anomalies=(words,)), tmp_path / "out", Script([0.3]))
+    with Image.open(told.files["timeline.png"]) as picture:
+        assert picture.size[0] == 1210
+    assert json.loads(told.files["intervals.json"].read_text())["anomalies"] == [words]
+
+
+def test_a_file_that_was_cut_says_so(tmp_path: Path) -> None:
+    """The index stands at the end of an avi, the number of frames at its beginning."""
+    worlds_videos.write_video(tmp_path / "a.avi", worlds_videos.numbered(90, (144, 192)), codec="mpeg4")
+    whole = (tmp_path / "a.avi").read_bytes()
+    (told,) = detect([str(tmp_path / "a.avi")], Job(anomalies=("x",)), tmp_path / "whole", load_detector("motion"))
+    assert told.ended == "the video ended"
+    assert told.notes == {"anomalies": "motion does not look at the words: its scores are the same for any"}
+    (tmp_path / "a.avi").write_bytes(whole[: len(whole) // 2])
+    (told,) = detect([str(tmp_path / "a.avi")], Job(anomalies=("x",)), tmp_path / "cut", load_detector("motion"))
+    assert 0 < told.frames < 60
+    assert told.ended == f"the video ended after {told.frames} of the 90 frames that it says it has"
 
 
 def test_what_is_no_video(tmp_path: Path) -> None:

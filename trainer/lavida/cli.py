@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aesampler import command
-from aesampler.command import debug_option, json_option, together
+from aesampler.command import debug_option, filled, json_option, together
 from aesampler.errors import UNREADABLE, AesamplerError, DetectorError
 from aesampler.progress import Reporter
 
@@ -129,7 +129,9 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--config", required=True, type=click.Path(dir_okay=False), help="The training's YAML file.")
-@click.option("--out", type=click.Path(file_okay=False), help="Where the model goes; overrides the file's `out`.")
+@click.option(
+    "--out", callback=filled, type=click.Path(file_okay=False), help="Where the model goes; overrides the file's `out`."
+)
 @click.option(
     "--set",
     "changes",
@@ -276,7 +278,9 @@ def evaluate(
     metavar="BENCHMARK=DIR",
     help="Where a benchmark's data lies; those without are left out. Repeatable.",
 )
-@click.option("--out", type=click.Path(file_okay=False), help="Where everything goes; default: ablations/NAME.")
+@click.option(
+    "--out", callback=filled, type=click.Path(file_okay=False), help="Where everything goes; default: ablations/NAME."
+)
 @together(model_option, detector_options, device_option)
 @click.option("--list", "listing", is_flag=True, help="Show the rows and columns; run nothing.")
 @together(ray_options, json_option, debug_option)
@@ -384,7 +388,9 @@ def benchmarks_(name: str | None, root: str | None, options: dict[str, Any], as_
 @cli.command()
 @click.argument("videos", nargs=-1, required=True)
 @click.option("--anomaly", "anomalies", multiple=True, required=True, help="What is looked for, in words; repeatable.")
-@click.option("--out", required=True, type=click.Path(file_okay=False), help="The folder of the answers.")
+@click.option(
+    "--out", required=True, callback=filled, type=click.Path(file_okay=False), help="The folder of the answers."
+)
 @click.option("--detector", default="lavida", show_default=True, help="lavida, anyanomaly, clip, motion, or another.")
 @together(model_option, detector_options, device_option)
 @click.option(

@@ -30,6 +30,8 @@ TONES = (RED, BLUE, GREEN, "#b06f00", "#7a4fc4", SOFT)
 POINTS = 4000
 """Points of a curve, at most: a picture has no more columns."""
 DPI = 110
+TITLE = 110
+"""Letters of a title, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,14 @@ def _plain(axes: Axes) -> None:
 
 
 def _title(axes: Axes, text: str) -> None:
-    # "$" begins a formula in matplotlib, and names of files and anomalies are anyone's.
+    """Any text: names of files and anomalies are anyone's. What is too long is cut; letters that the font lacks become
+    question marks; "$" would begin a formula.
+    """
+    from matplotlib.font_manager import findfont, get_font
+
+    text = text if len(text) <= TITLE else f"{text[: TITLE - 3]}..."
+    font = get_font(findfont(axes.title.get_fontproperties()))
+    text = "".join(letter if font.get_char_index(ord(letter)) else "?" for letter in text)
     axes.set_title(text.replace("$", r"\$"), loc="left", fontsize=11, color=INK)
 
 

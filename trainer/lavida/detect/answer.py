@@ -43,6 +43,8 @@ from lavida.detectors import Detector, Scored
 
 FILES = ("scores.csv", "scores.parquet", "intervals.json", "timeline.png", "overlay.mp4", "details.jsonl")
 """What a video's folder may hold."""
+COMPLETE = 0.9
+"""Share of the frames that a file says it has, below which it is told that it was cut: the number may be rough."""
 EVERY = 5
 """Frames between two words of progress."""
 
@@ -211,6 +213,9 @@ class _Run:
             try:
                 time, frame = next(frames)
             except StopIteration:
+                read, stated = len(self._times) + len(self._waiting), self._shown.length
+                if stated is not None and read < COMPLETE * stated:
+                    self.ended = f"the video ended after {read} of the {stated} frames that it says it has"
                 return
             except (OSError, AesamplerError) as error:
                 if self._shown.live and (self._waiting or self._times):
@@ -271,12 +276,20 @@ class _Run:
             anomalies=self._job.anomalies,
             threshold=threshold,
             intervals=tuple(found),
-            notes=self._detector.notes() | ({"resized": self._resized} if self._resized else {}),
+            notes=self._notes(),
             ended=self.ended,
         )
         self._write(told, scores, times, Folder.at(folder))
         told.files.update({name: folder / name for name in FILES if (folder / name).exists()})
         return told
+
+    def _notes(self) -> dict[str, int | str]:
+        notes = self._detector.notes()
+        if self._resized:
+            notes["resized"] = self._resized
+        if not self._detector.uses_categories:
+            notes["anomalies"] = f"{self._detector.name} does not look at the words: its scores are the same for any"
+        return notes
 
     def _threshold(self, scores: npt.NDArray[np.float32]) -> Threshold:
         if self._job.threshold is not None:
@@ -300,7 +313,7 @@ class _Run:
             spans=[(found.start_s, found.stop_s) for found in told.intervals],
             threshold=told.threshold.high,
             peaks=self._peaks.best(self._job.peaks),
-            title=f"{told.name}: {', '.join(told.anomalies)}",
+            title=f"{told.name}: {', '.join(told.anomalies) if self._detector.uses_categories else told.detector}",
         )
         out.commit_bytes("timeline.png", picture.getvalue())
         # The last: who sees it sees the others.
