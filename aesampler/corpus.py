@@ -112,12 +112,16 @@ class Corpus:
         """The files of a sample, by extension, read by its offset. Raises CorpusError where the tar holds something
         else.
         """
-        data = self.folder.read_range(row.shard, row.offset, row.size)
-        key, members = shard.read_block(data)
+        where = f"{self.folder}/{row.shard} at {row.offset}"
+        do = "see `aesampler verify`; the recipe's build makes a shard that was lost again"
+        try:
+            key, members = shard.read_block(self.folder.read_range(row.shard, row.offset, row.size))
+        except FileNotFoundError as error:
+            raise CorpusError("a shard is gone", where=f"{self.folder}/{row.shard}", do=do) from error
+        except CorpusError as error:
+            raise CorpusError(f"sample {row.key} cannot be used: {error.what}", where=where, do=do) from error
         if key != row.key:
-            raise CorpusError(
-                "the tar holds another sample here", where=f"{row.shard} at {row.offset}", got=key, allowed=row.key
-            )
+            raise CorpusError("the tar holds another sample here", where=where, got=key, allowed=row.key)
         return members
 
     def sample(self, row: SampleRow) -> Sample:

@@ -106,6 +106,17 @@ def test_ties_and_equal_tokens_go_by_the_lowest_index(values: list[tuple[int, in
     assert rho[kept].min() >= np.sort(rho)[::-1][len(kept) - 1] - 1e-9
 
 
+def test_long_tokens_blur_no_others() -> None:
+    """Sixteen long tokens that are alike are kept, among tight clusters of short ones."""
+    numbers = torch.Generator().manual_seed(5)
+    centres = torch.randn(32, 64, generator=numbers).repeat_interleave(32, 0)
+    x = centres + 0.1 * torch.randn(1024, 64, generator=numbers)
+    x[100:116] = 300 * torch.randn(64, generator=numbers) + 0.02 * torch.randn(16, 64, generator=numbers)
+    kept = compress_tokens(x, 0.5)[1]
+    assert {*range(100, 116)} & {*kept.tolist()}
+    assert_equal(x, 0.5)
+
+
 def test_a_small_case_by_hand() -> None:
     x = torch.tensor([[0.0], [1.0], [3.0], [10.0]])
     # K = 1: neighbours 1, 0, 1, 2; their distances 1, 1, 2, 7 are the K-distances too; reach 1, 1, 2, 7.

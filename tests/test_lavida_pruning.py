@@ -20,31 +20,27 @@ def test_of_a_still_clip_the_first_frame_stays() -> None:
     assert moving_tokens(x.flatten(0, 2), (5, 4, 6)).tolist() == list(range(24))
 
 
-def test_a_patch_that_changes_stays_whole() -> None:
-    x = clip(3, 4, 6)
-    x[2, 1, 3] = -x[2, 1, 3]  # in the patch of rows 0-1, columns 2-3
-    kept = moving_tokens(x.flatten(0, 2), (3, 4, 6)).tolist()
-    frame = 2 * 24
-    assert kept == [*range(24), frame + 2, frame + 3, frame + 6 + 2, frame + 6 + 3]
+def test_a_place_that_changes_stays_in_all_frames() -> None:
+    """As in the released code: a place goes from all later frames, or from none."""
+    x = clip(3, 3, 5)
+    x[2, 1, 3] = -x[2, 1, 3]
+    kept = moving_tokens(x.flatten(0, 2), (3, 3, 5)).tolist()
+    assert kept == [*range(15), 15 + 8, 30 + 8]
 
 
-def test_odd_sides_have_smaller_patches_at_the_edge() -> None:
-    x = clip(2, 3, 5)
-    x[1, 2, 4] = -x[1, 2, 4]  # alone in its patch
-    x[1, 2, 0] = -x[1, 2, 0]  # with the token beside it
-    kept = moving_tokens(x.flatten(0, 2), (2, 3, 5)).tolist()
-    assert kept == [*range(15), 15 + 10, 15 + 11, 15 + 14]
+def test_a_picture_stays_whole() -> None:
+    assert moving_tokens(clip(1, 2, 3).flatten(0, 2), (1, 2, 3)).tolist() == list(range(6))
 
 
 @pytest.mark.parametrize(("change", "stays"), [(0.0399, False), (0.0401, True)])
-def test_the_mean_of_a_patch_is_compared(change: float, stays: bool) -> None:
-    """One token of four turned so that 1 - cosine is `change`: the mean is a quarter of it, the threshold 0.01."""
-    x = torch.zeros(2, 2, 2, 2)
+def test_the_mean_over_the_later_frames_is_compared(change: float, stays: bool) -> None:
+    """In one frame of four a token is turned so that 1 - cosine is `change`: the mean is a quarter of it."""
+    x = torch.zeros(5, 1, 2, 2)
     x[..., 0] = 1
     angle = math.acos(1 - change)
-    x[1, 0, 1] = torch.tensor([math.cos(angle), math.sin(angle)])
-    kept = moving_tokens(x.flatten(0, 2), (2, 2, 2), 0.01).tolist()
-    assert kept == list(range(8 if stays else 4))
+    x[3, 0, 1] = torch.tensor([math.cos(angle), math.sin(angle)])
+    kept = moving_tokens(x.flatten(0, 2), (5, 1, 2), 0.01).tolist()
+    assert kept == ([0, 1, 3, 5, 7, 9] if stays else [0, 1])
 
 
 def test_length_is_not_change_and_a_lower_threshold_keeps_more() -> None:

@@ -68,7 +68,7 @@ def densities(x_MD: Tensor, k: int = NEIGHBOURS, *, block_bytes: int = BLOCK_BYT
         return torch.ones(m, dtype=torch.float64, device=x_MD.device)
     wanted = min(k + _SPARE, m - 1)
     far_MK, near_MK = [], []
-    for rows, square_RM, _ in _squares(x_MD, x_MD, block_bytes):
+    for rows, square_RM, *_ in _squares(x_MD, x_MD, block_bytes):
         square_RM[torch.arange(len(rows), device=x_MD.device), rows] = torch.inf
         near_RC = square_RM.topk(wanted, largest=False, sorted=False).indices.sort(1).values
         far_RC = _measured(x_MD, rows, x_MD, near_RC)
@@ -87,10 +87,14 @@ def _nearest(x_MD: Tensor, kept_N: Tensor, block_bytes: int) -> Tensor:
     wanted = min(_SPARE, n)
     backwards_N = torch.arange(n, 0, -1, device=x_MD.device, dtype=torch.float32)
     found = []
-    for rows, square_RN, slack_R1 in _squares(x_MD, b_ND, block_bytes):
-        # The lowest places among those that float32 cannot tell from the nearest: equal tokens may fill them all.
-        within_RN = square_RN <= square_RN.amin(1, keepdim=True) + slack_R1
-        near_RC = torch.where(within_RN, backwards_N, -1.0).topk(wanted).indices.sort(1).values
+    for rows, square_RN, slack_R1, slack_N in _squares(x_MD, b_ND, block_bytes):
+        # Among those that float32 cannot tell from the nearest: the lowest places, which equal tokens may fill all, and
+        # what float32 takes for the nearest.
+        most_R1 = (square_RN + slack_N).amin(1, keepdim=True) + 2 * slack_R1
+        within_RN = square_RN - slack_N <= most_R1
+        lowest_RC = torch.where(within_RN, backwards_N, -1.0).topk(wanted).indices
+        nearest_RC = square_RN.topk(wanted, largest=False, sorted=False).indices
+        near_RC = torch.cat([lowest_RC, nearest_RC], dim=1).sort(1).values
         far_RC = _measured(x_MD, rows, b_ND, near_RC)
         far_RC.masked_fill_(~within_RN.gather(1, near_RC), torch.inf)
         first_R1 = torch.sort(far_RC, dim=1, stable=True).indices[:, :1]
@@ -123,8 +127,9 @@ def _pooled(x_MD: Tensor, kept_N: Tensor, nearest_M: Tensor, block_bytes: int) -
     return z_ND
 
 
-def _squares(x_MD: Tensor, b_ND: Tensor, block_bytes: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Blocks of rows of x, the squared distances to every b in float32 [R, N], and how far off these may be [R, 1].
+def _squares(x_MD: Tensor, b_ND: Tensor, block_bytes: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Blocks of rows of x, the squared distances to every b in float32 [R, N], and how far off these may be: the sum of
+    a row's share [R, 1] and a column's [N], so that one long token blurs no others.
 
     Both are moved by the mean first: what all tokens have in common would cost digits.
     """
@@ -137,7 +142,7 @@ def _squares(x_MD: Tensor, b_ND: Tensor, block_bytes: int) -> Iterator[tuple[Ten
         length_R1 = x_RD.square().sum(1, keepdim=True)
         square_RN = torch.addmm(length_N, x_RD, b_ND.T, alpha=-2).add_(length_R1)
         rows = torch.arange(start, start + len(x_RD), device=x_MD.device)
-        yield rows, square_RN, _NEAR * (length_R1 + length_N.amax())
+        yield rows, square_RN, _NEAR * length_R1, _NEAR * length_N
 
 
 def _measured(x_MD: Tensor, rows: Tensor, b_ND: Tensor, near_RC: Tensor) -> Tensor:
