@@ -7,10 +7,13 @@ workers and not on failures.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -131,11 +134,24 @@ class Plan:
         return None if asked is None or asked.shown_above is None else self.recipe.file(asked.pretrained)
 
     def inputs(self) -> dict[str, Any]:
-        """Fingerprints of each entry's inputs, by `name/split`: its catalog's, and the sha256 of its vocabulary."""
-        return {
-            entry.label: {**catalog.fingerprint, "vocabulary": self.vocabularies[entry.name].sha256()}
-            for entry, catalog in zip(self.recipe.sources, self.catalogs, strict=True)
-        }
+        """Fingerprints of each entry's inputs, by `name/split`: its catalog's, and the sha256 of its vocabulary and of
+        the file of CLIP's weights, where one looks at the pictures.
+        """
+        found = {}
+        for entry, catalog in zip(self.recipe.sources, self.catalogs, strict=True):
+            found[entry.label] = {**catalog.fingerprint, "vocabulary": self.vocabularies[entry.name].sha256()}
+            weights = self.gaze(entry)
+            if weights is not None and Path(weights).is_file():
+                stat = Path(weights).stat()
+                found[entry.label]["weights"] = _sha256(weights, stat.st_size, stat.st_mtime_ns)
+        return found
+
+
+@lru_cache(maxsize=16)
+def _sha256(path: str, size: int, time: int) -> str:
+    """Of a file as it was at that time."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _version(package: str) -> str:

@@ -1,5 +1,6 @@
 """CLIP similarity against plain numpy, with a tiny random model whose weights lie in a file; nothing is fetched."""
 
+import hashlib
 import itertools
 import json
 import subprocess
@@ -173,6 +174,9 @@ def test_what_is_shown_is_not_drawn_and_stays_with_the_sample(weights: Path, tmp
         path.write_text(json.dumps(recipe | {"exposure": {"absence": "unlisted", "similarity": similar}}))
         plan = plan_corpus(Recipe.load(path))
         assert ("torch" in plan.tools()) == (name == "seeing")
+        looked = {"weights": hashlib.sha256(weights.read_bytes()).hexdigest()} if name == "seeing" else {}
+        assert plan.inputs()["lvis/train"].items() >= looked.items()
+        assert ("weights" in plan.inputs()["lvis/train"]) == (name == "seeing")
         build_corpus(plan, Folder.at(tmp_path / name), Inline())
         corpora[name] = Corpus.open(tmp_path / name)
         names = tuple(entry.name for entry in corpora[name].vocabulary("lvis").names)
