@@ -249,8 +249,8 @@ def _done(plan: Plan, out: Folder, retry_failed: bool) -> dict[str, ShardReport]
             report = ShardReport.read(out, path)
             whole = not report.path or present.get(report.path) == report.bytes
             (done if whole and not (retry_failed and report.failures) else again)[path] = report
-    if len(done) < len(plan.tasks):
-        out.remove(HEAD)
+    if HEAD in present and len(done) < len(plan.tasks):
+        out.remove(HEAD)  # not whole any more
     for path, report in again.items():
         out.remove(path)
         if report.path:

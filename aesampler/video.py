@@ -53,6 +53,7 @@ class Footage:
     """A video as it comes: `frames` is gone through once, in memory of one frame.
 
     rate: frames a second. length: how many frames, as the source says beforehand, for progress; None where it does not.
+    whole: how many a whole file has, where its head says so and all are to be shown (avi), to notice one that was cut.
     live: the frames come from an address, and may never end. frames: (seconds since the first, uint8 [height, width,
     3]), upright where the camera noted how it was held; their size may change. Going through them raises BadRecord
     where the video is damaged or a camera falls silent, OSError where reading fails.
@@ -62,6 +63,7 @@ class Footage:
     length: int | None
     live: bool
     frames: Iterator[tuple[float, Pixels]]
+    whole: int | None = None
 
 
 def is_address(source: str) -> bool:
@@ -324,7 +326,10 @@ def _understood(where: str) -> Iterator[None]:
 def _footage(container: InputContainer, stream: VideoStream, where: str, live: bool) -> Footage:
     rate = float(stream.average_rate or stream.guessed_rate or FOLDER_RATE)
     shown = _timed(_unbroken(container, stream) if live else container.decode(stream), rate, where)
-    return Footage(rate=rate, length=None if live else stream.frames or None, live=live, frames=shown)
+    stated = None if live else stream.frames or None
+    return Footage(
+        rate=rate, length=stated, live=live, frames=shown, whole=stated if container.format.name == "avi" else None
+    )
 
 
 def _timed(shown: Iterable[VideoFrame], rate: float, where: str) -> Iterator[tuple[float, Pixels]]:

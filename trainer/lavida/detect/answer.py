@@ -213,9 +213,9 @@ class _Run:
             try:
                 time, frame = next(frames)
             except StopIteration:
-                read, stated = len(self._times) + len(self._waiting), self._shown.length
-                if stated is not None and read < COMPLETE * stated:
-                    self.ended = f"the video ended after {read} of the {stated} frames that it says it has"
+                read, whole = len(self._times) + len(self._waiting), self._shown.whole
+                if whole is not None and read < COMPLETE * whole:
+                    self.ended = f"the video ended after {read} of the {whole} frames that it says it has"
                 return
             except (OSError, AesamplerError) as error:
                 if self._shown.live and (self._waiting or self._times):
@@ -284,7 +284,7 @@ class _Run:
         return told
 
     def _notes(self) -> dict[str, int | str]:
-        notes = self._detector.notes()
+        notes = dict(self._detector.notes())
         if self._resized:
             notes["resized"] = self._resized
         if not self._detector.uses_categories:
