@@ -21,7 +21,8 @@ import click
 import msgspec
 import pyarrow.compute as pc
 import yaml
-from rich.console import Console
+from rich.console import Console, Group
+from rich.protocol import rich_cast
 from rich.table import Table
 from rich.text import Text
 
@@ -475,6 +476,7 @@ def init(format: str, out: str | None, debug: bool) -> None:
     with contextlib.suppress(FileNotFoundError):
         if target.stat():
             raise RecipeError("the file is there already", where=str(target), do="give --out another name")
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")
     is_source = format in sources.names()
     click.echo(f"{target}: {f'set its root, then: aesampler plan --config {target}' if is_source else 'see its head'}")
@@ -506,10 +508,27 @@ def _own_place(out: str, corpus: Corpus, endings: Sequence[str]) -> Path:
 
 
 def _print(shown: Any) -> None:
-    """Print a rich table or text on stdout, at the terminal's width, or wide where there is none."""
+    """Print a rich table, text, or several on stdout. A table that is too wide for the terminal becomes lines, where it
+    would leave out letters.
+    """
     terminal = sys.stdout is not None and sys.stdout.isatty()  # None: closed by who called
     console = Console() if terminal else Console(width=160, no_color=True)
-    console.print(shown if not isinstance(shown, str) else Text(shown))
+    shown = rich_cast(shown)
+    for part in shown.renderables if isinstance(shown, Group) else [shown]:
+        if isinstance(part, Table) and Console(width=1000).measure(part).maximum > console.width:
+            for line in _lines(part):
+                console.print(Text(line))
+        else:
+            console.print(Text(part) if isinstance(part, str) else part)
+
+
+def _lines(table: Table) -> Iterator[str]:
+    """A table without a frame: a line a row, each cell after the head of its column."""
+    yield from [str(table.title)] if table.title else []
+    heads = [str(column.header) for column in table.columns]
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        first, *rest = (str(cell) for cell in row)
+        yield ", ".join([first, *(f"{head} {cell}" for head, cell in zip(heads[1:], rest, strict=True) if cell)])
 
 
 def _print_json(value: Any) -> None:

@@ -215,3 +215,17 @@ def test_mistakes_are_one_line(tiny: Path, capsys: pytest.CaptureFixture[str]) -
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("aesampler: ")
         assert said in line
+
+
+def test_a_table_that_does_not_fit_becomes_lines(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    told = {}
+    for width in ("100", "40"):
+        monkeypatch.setenv("COLUMNS", width)
+        assert run(["show", str(tiny)]) == 0
+        told[width] = capsys.readouterr().out
+    assert "\u2026" not in told["40"]
+    assert "coco, split train, holds pictures, samples 4" in " ".join(told["40"].split())
+    assert "coco, split train" not in told["100"]

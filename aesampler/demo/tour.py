@@ -14,6 +14,7 @@ from pathlib import Path
 from aesampler.build import build_corpus
 from aesampler.corpus import Corpus
 from aesampler.demo.write import write_world
+from aesampler.errors import CorpusError
 from aesampler.executors.inline import Inline
 from aesampler.pictures import contact_sheet
 from aesampler.plan import Progress, plan_corpus
@@ -30,6 +31,8 @@ def tour(folder: Path, progress: Progress | None = None, program: str = "aesampl
 
     Raises CorpusError where `folder` holds another world or another corpus.
     """
+    if folder.exists() and not folder.is_dir():
+        raise CorpusError("this is a file", where=str(folder), do="give --out a folder")
     world = write_world(folder / "world")
     yield (
         f"drew {world.images} pictures and {world.videos} videos of {len(world.names)} things "
