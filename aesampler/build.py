@@ -22,7 +22,7 @@ from typing import Any
 
 from aesampler import manifest, shortcut
 from aesampler.catalog import PARQUET, Catalog
-from aesampler.errors import CorpusError, StorageError, ToleranceError
+from aesampler.errors import CorpusError, StorageError, ToleranceError, tolerated
 from aesampler.executors import Executor
 from aesampler.head import HEAD, PLAN, SPLITS, CorpusHead, Totals
 from aesampler.manifest import ShardReport
@@ -284,7 +284,10 @@ def _counted(
 def _tolerate_missing(plan: Plan) -> None:
     """Refuse, before anything is written, a plan that more pictures are missing for than the recipe tolerates."""
     lacking = [source for source in plan.sources if source.missing]
-    missing, allowed = sum(source.missing for source in lacking), plan.recipe.tolerance.of(plan.samples)
+    missing, allowed = (
+        sum(source.missing for source in lacking),
+        tolerated(plan.recipe.tolerance.bad_records, plan.samples),
+    )
     if missing > allowed:
         first = lacking[0]
         raise ToleranceError(
@@ -297,7 +300,7 @@ def _tolerate_missing(plan: Plan) -> None:
 
 
 def _tolerate(totals: Totals, plan: Plan) -> None:
-    allowed = plan.recipe.tolerance.of(plan.samples)
+    allowed = tolerated(plan.recipe.tolerance.bad_records, plan.samples)
     if totals.failed > allowed:
         reasons = ", ".join(
             f"{count} x {reason} (first {key})" for reason, (count, key) in totals.failures_with_example().items()

@@ -6,6 +6,7 @@ narrowest class.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import ClassVar
 
 import yaml
@@ -113,9 +114,14 @@ class StorageError(AesamplerError):
 
 
 class ToleranceError(AesamplerError):
-    """More records failed than the recipe tolerates."""
+    """More records failed than the recipe tolerates, see `tolerated`."""
 
     exit_code = 3
+
+
+def tolerated(share: float, samples: int) -> int:
+    """How many of so many samples may fail: the share as it is written, 0.29 of 100 being 29."""
+    return int(Fraction(str(share)) * samples)
 
 
 class WorkerError(AesamplerError):

@@ -15,7 +15,6 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from fractions import Fraction
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -114,10 +113,6 @@ class Tolerance(_Part):
     """bad_records: share of the planned samples that may fail."""
 
     bad_records: float = Field(default=0.0, ge=0.0, le=1.0)
-
-    def of(self, samples: int) -> int:
-        """How many of so many samples may fail: the share as it is written, 0.29 of 100 being 29."""
-        return int(Fraction(str(self.bad_records)) * samples)
 
 
 class SourceEntry(_Part):

@@ -40,6 +40,7 @@ from build import _peak_mb, repeated  # benchmarks/build.py
 
 TARGETS = {
     "raw: ours, whole / pread": ">= 0.7",
+    "raw: ours / pread": ">= 0.7",
     "raw: ours / best peer": ">= 1",
     "decoded: ours, no thread / bare Pillow": ">= 1.3",
     "decoded: ours, 2 threads / bare Pillow": ">= 2",

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aesampler.errors import RecipeError
-from aesampler.recipe import ClipSettings, Recipe, Tolerance
+from aesampler.errors import RecipeError, tolerated
+from aesampler.recipe import ClipSettings, Recipe
 
 GOOD = """
 name: tiny
@@ -137,4 +137,4 @@ def test_clips_reach_the_end_and_never_leave_the_video(length: int, frames: int,
 
 @pytest.mark.parametrize(("share", "samples", "allowed"), [(0.29, 100, 29), (0.57, 100, 57), (0.0, 9, 0), (0.1, 24, 2)])
 def test_the_share_that_is_tolerated_is_the_one_that_is_written(share: float, samples: int, allowed: int) -> None:
-    assert Tolerance(bad_records=share).of(samples) == allowed
+    assert tolerated(share, samples) == allowed

@@ -19,7 +19,7 @@ from typing import ClassVar
 import yaml
 from pydantic import Field
 
-from aesampler.errors import SourceError
+from aesampler.errors import UNREADABLE, SourceError
 from aesampler.record import Category
 from aesampler.sources import index_map, instances
 from aesampler.sources.index_map import IndexMap, Legend, Pair
@@ -113,7 +113,7 @@ def read_names(root: Folder, path: str) -> dict[int, str]:
             body = yaml.safe_load(text)
         else:
             body = _text(text, where)
-    except (ValueError, yaml.YAMLError) as error:
+    except UNREADABLE as error:
         raise SourceError(f"not readable: {error}", where=where) from error
     told = list(body.items()) if isinstance(body, dict) else body
     if not isinstance(told, list) or not told:

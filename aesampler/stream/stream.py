@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from aesampler.errors import BadRecord, CorpusError, MissingExtra, ToleranceError
+from aesampler.errors import BadRecord, CorpusError, MissingExtra, ToleranceError, tolerated
 from aesampler.machine import cpus
 from aesampler.sample import Sample
 from aesampler.stream import origins
@@ -406,7 +406,7 @@ class Stream:
     def _replaced(self, pick: Pick, make: Callable[[int, Place], Thing], error: CorpusError) -> Thing:
         """The next sample of the epoch that can be used, in place of one that cannot."""
         mixture = self._mixtures[pick.group]
-        most = self.settings.tolerance * sum(self._schedule.sizes)
+        most = tolerated(self.settings.tolerance, sum(self._schedule.sizes))
         for position in range(pick.position + 1, pick.position + 1 + mixture.size):
             self.bad[error.where] = error.what
             self._replaced_here.add((pick.group, (position - 1) % mixture.size))
@@ -416,7 +416,7 @@ class Stream:
                 raise ToleranceError(
                     "more samples cannot be used than are tolerated",
                     got=len(self._replaced_here),
-                    allowed=int(most),
+                    allowed=most,
                     where=str(error),
                 ) from error
             (place,) = mixture.locate(self._epoch, np.array([position % mixture.size]))
