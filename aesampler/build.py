@@ -284,10 +284,8 @@ def _counted(
 def _tolerate_missing(plan: Plan) -> None:
     """Refuse, before anything is written, a plan that more pictures are missing for than the recipe tolerates."""
     lacking = [source for source in plan.sources if source.missing]
-    missing, allowed = (
-        sum(source.missing for source in lacking),
-        tolerated(plan.recipe.tolerance.bad_records, plan.samples),
-    )
+    missing = sum(source.missing for source in lacking)
+    allowed = tolerated(plan.recipe.tolerance.bad_records, plan.samples)
     if missing > allowed:
         first = lacking[0]
         raise ToleranceError(
